@@ -13,4 +13,6 @@
 //!
 //! Imports point up this table only; `tests/architecture.rs` holds it.
 
+pub mod decide;
+pub mod host;
 pub mod model;

@@ -10,6 +10,8 @@ use std::{
 
 use zeroize::Zeroizing;
 
+pub mod inspect;
+
 /// A kind of database server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

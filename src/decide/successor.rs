@@ -1,0 +1,232 @@
+//! The container that takes a database's place: the old one's configuration plus the wiring.
+//!
+//! Works on the raw JSON of `inspect`, so that a field which this version does not know is carried
+//! along. What may differ from the old container is stated once, in [`Successor::expected`];
+//! [`super::compare`] holds the created container against it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::inspect::{Image, Inspect};
+
+/// The label by which a redeploy finds its successor again, whatever its name.
+pub const OPERATION_LABEL: &str = "dbssl.operation";
+/// Labels by which Compose finds its containers. A throw-away container must not carry them: Compose
+/// would take it for a replica and remove the running database instead.
+const COMPOSE_LABELS: &str = "com.docker.compose.";
+
+/// What has to be added to a container so that it can serve TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiring<'a> {
+    /// The certificate directory on the host.
+    pub source: &'a Path,
+    /// Where the engine finds it in the container.
+    pub target: &'a str,
+    /// Appended to the server's command; empty when they are there already.
+    pub flags: &'a [String],
+    /// The directory is not mounted yet.
+    pub mount: bool,
+    /// Relabel the directory for containers (`z`): shared, never private.
+    pub selinux: bool,
+}
+
+/// A container to be created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Successor {
+    /// Body of `POST /containers/create`.
+    pub body: Value,
+    /// Networks to attach after creation, with their raw `EndpointConfig`.
+    pub further_networks: Vec<(String, Value)>,
+    /// What `inspect` must then say, in so far as it is compared.
+    pub expected: Value,
+}
+
+/// How Docker will be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// Several networks can be given at creation (API 1.44).
+    pub all_networks_at_once: bool,
+    /// The name under which the image was asked for still means the same image.
+    pub image_name_holds: bool,
+}
+
+/// Derives the successor of `old` under the wiring.
+pub fn successor(
+    old: &Inspect,
+    image: &Image,
+    wiring: &Wiring<'_>,
+    operation: &str,
+    dialect: Dialect,
+) -> Successor {
+    let mut expected = old.raw().clone();
+    wire(&mut expected, old, wiring);
+    expected["Config"]["Labels"][OPERATION_LABEL] = json!(operation);
+    if !dialect.image_name_holds {
+        expected["Config"]["Image"] = json!(old.image_id());
+    }
+    // Until it is proved, nothing but us starts it: not the daemon, not after a reboot.
+    expected["HostConfig"]["RestartPolicy"] = json!({ "Name": "no", "MaximumRetryCount": 0 });
+    asked(expected, old, image, dialect)
+}
+
+/// The old container itself, to be created again because it is gone. Its restart policy is kept.
+pub fn rebuilt(old: &Inspect, image: &Image, operation: &str, dialect: Dialect) -> Successor {
+    let mut expected = old.raw().clone();
+    name_anonymous_volumes(&mut expected, old);
+    expected["Config"]["Labels"][OPERATION_LABEL] = json!(operation);
+    if !dialect.image_name_holds {
+        expected["Config"]["Image"] = json!(old.image_id());
+    }
+    asked(expected, old, image, dialect)
+}
+
+/// Turns what `inspect` shall say into what has to be asked for.
+fn asked(expected: Value, old: &Inspect, image: &Image, dialect: Dialect) -> Successor {
+    let mut body = expected["Config"].clone();
+    if old.entrypoint().is_none() && image.entrypoint.is_some() {
+        // Cleared by its user: null would bring the image's back.
+        body["Entrypoint"] = json!([""]);
+    }
+    body["HostConfig"] = expected["HostConfig"].clone();
+    // A path on the machine of whoever ran `docker run --cidfile`.
+    body["HostConfig"]["ContainerIDFile"] = json!("");
+
+    let (mut at_creation, mut further_networks) = (Map::new(), Vec::new());
+    for (network, endpoint) in endpoints(old) {
+        if dialect.all_networks_at_once || is_primary(old, &network) {
+            at_creation.insert(network, endpoint);
+        } else {
+            further_networks.push((network, endpoint));
+        }
+    }
+    if !at_creation.is_empty() {
+        body["NetworkingConfig"] = json!({ "EndpointsConfig": at_creation });
+    }
+    Successor { body, further_networks, expected }
+}
+
+/// The same container to try whether Docker will make of it what we expect: never started, and
+/// invisible to Compose.
+pub fn rehearsal(successor: &Successor) -> Successor {
+    let mut rehearsal = successor.clone();
+    for labels in [&mut rehearsal.body["Labels"], &mut rehearsal.expected["Config"]["Labels"]] {
+        if let Some(labels) = labels.as_object_mut() {
+            labels.retain(|key, _| !key.starts_with(COMPOSE_LABELS) && key != OPERATION_LABEL);
+        }
+    }
+    rehearsal
+}
+
+fn wire(expected: &mut Value, old: &Inspect, wiring: &Wiring<'_>) {
+    name_anonymous_volumes(expected, old);
+    let mut command = old.command();
+    command.extend(wiring.flags.iter().cloned());
+    expected["Config"]["Cmd"] = json!(command);
+    // What Docker runs in the end: the entrypoint's own words, then the command.
+    let entrypoint = old.entrypoint().unwrap_or_default();
+    let words: Vec<_> = entrypoint.into_iter().chain(command).collect();
+    expected["Path"] = json!(words.first());
+    expected["Args"] = json!(words.get(1..).unwrap_or_default());
+    if wiring.mount {
+        // `Binds` rather than `Mounts`: should the directory ever be missing, Docker makes an empty
+        // one and the database's own restarts pick up the files once they are back, where `Mounts`
+        // would leave it down for good. Only `Binds` knows `z`, too.
+        let options = if wiring.selinux { "ro,z" } else { "ro" };
+        let bind = format!("{}:{}:{options}", wiring.source.display(), wiring.target);
+        push(&mut expected["HostConfig"]["Binds"], json!(bind));
+        push(
+            &mut expected["Mounts"],
+            json!({
+                "Type": "bind",
+                "Source": wiring.source.display().to_string(),
+                "Destination": wiring.target,
+                "Mode": options,
+                "RW": false,
+                "Propagation": "rprivate",
+            }),
+        );
+    }
+}
+
+/// A volume without a name in the configuration is a new and empty one in the next container: mount
+/// the old one by its name.
+fn name_anonymous_volumes(expected: &mut Value, old: &Inspect) {
+    let host_config = &mut expected["HostConfig"];
+    for mount in old.mounts().into_iter().filter(|mount| mount.kind == "volume" && !mount.name.is_empty()) {
+        if is_named(host_config, &mount.name, &mount.destination) {
+            continue;
+        }
+        // `--mount type=volume,target=…` without a source keeps its entry and its options.
+        let entries = host_config["Mounts"].as_array_mut();
+        let entry = entries.into_iter().flatten().find(|entry| entry["Target"] == mount.destination.as_str());
+        if let Some(entry) = entry {
+            entry["Source"] = json!(mount.name);
+            continue;
+        }
+        let options = if mount.writable { "" } else { ":ro" };
+        push(&mut host_config["Binds"], json!(format!("{}:{}{options}", mount.name, mount.destination)));
+    }
+}
+
+fn is_named(host_config: &Value, volume: &str, destination: &str) -> bool {
+    let bound = host_config["Binds"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut mounted = host_config["Mounts"].as_array().into_iter().flatten();
+    bound.into_iter().any(|bind| {
+        let mut parts = bind.split(':');
+        parts.next() == Some(volume) && parts.next() == Some(destination)
+    }) || mounted.any(|mount| mount["Source"] == volume && mount["Target"] == destination)
+}
+
+/// Every network of the old container with what was configured for it, without what Docker made up.
+pub(super) fn endpoints(old: &Inspect) -> Vec<(String, Value)> {
+    if matches!(old.network_mode(), "host" | "none") {
+        return Vec::new();
+    }
+    old.attachments()
+        .into_iter()
+        .map(|attachment| (attachment.network.to_owned(), configured(attachment.endpoint, old)))
+        .filter(|(network, endpoint)| {
+            // The default bridge takes no settings; saying nothing attaches it too.
+            network != "bridge" || endpoint.as_object().is_some_and(|fields| !fields.is_empty())
+        })
+        .collect()
+}
+
+fn configured(endpoint: &Value, old: &Inspect) -> Value {
+    let mut kept = Map::new();
+    for field in ["IPAMConfig", "Links", "DriverOpts", "GwPriority"] {
+        let value = &endpoint[field];
+        if !value.is_null() && *value != json!({}) && *value != json!([]) && *value != json!(0) {
+            kept.insert(field.to_owned(), value.clone());
+        }
+    }
+    let aliases: Vec<_> = endpoint["Aliases"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|alias| alias.as_str() != Some(old.id().short()))
+        .cloned()
+        .collect();
+    if !aliases.is_empty() {
+        kept.insert("Aliases".to_owned(), Value::Array(aliases));
+    }
+    Value::Object(kept)
+}
+
+/// The network that `NetworkMode` names, by name or by id.
+fn is_primary(old: &Inspect, network: &str) -> bool {
+    let mode = old.network_mode();
+    if mode == network || (mode == "default" && network == "bridge") {
+        return true;
+    }
+    let id = old.raw()["NetworkSettings"]["Networks"][network]["NetworkID"].as_str().unwrap_or_default();
+    mode.len() >= 12 && id.starts_with(mode)
+}
+
+fn push(list: &mut Value, item: Value) {
+    match list.as_array_mut() {
+        Some(list) => list.push(item),
+        None => *list = Value::Array(vec![item]),
+    }
+}

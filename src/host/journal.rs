@@ -1,0 +1,280 @@
+//! The journal: one file for each operation that is under way, gone when it is over.
+//!
+//! The first line is the [`Operation`], each further line a [`Phase`] that was about to begin. Lines are
+//! appended and synced before the call that they announce, so after a crash the file tells how far things
+//! may have come. A last line torn by a crash announces a call that was never made, and is ignored.
+//!
+//! The record holds the container's raw inspect, passwords included: the folder is 0700, files 0600.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::{ContainerId, ContainerName};
+
+/// What an operation does to its container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Restart,
+    Recreate,
+}
+
+/// All that is needed to bring an operation to its end, or back to its beginning, without asking anybody.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// 16 hexadecimal digits; the successor carries it as a label.
+    pub id: String,
+    pub kind: Kind,
+    pub name: ContainerName,
+    pub old: ContainerId,
+    /// The old container as it was, in Docker's own JSON.
+    pub inspect: Value,
+}
+
+impl Operation {
+    /// The old container's name while its successor is being tried.
+    pub fn parked_name(&self) -> String {
+        format!("{}.dbssl-parked", self.name)
+    }
+
+    /// The network whose absence keeps the parked container from being started.
+    pub fn brake(&self) -> String {
+        format!("{BRAKE_PREFIX}{}", self.id)
+    }
+
+    pub fn restart_policy(&self) -> &Value {
+        &self.inspect["HostConfig"]["RestartPolicy"]
+    }
+}
+
+/// Networks of this prefix are brakes and nothing else.
+pub const BRAKE_PREFIX: &str = "dbssl-parked-";
+
+macro_rules! phases {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
+        /// What was about to begin.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Phase {
+            $($(#[$doc])* #[serde(rename = $word)] $name,)+
+        }
+
+        impl Phase {
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+        }
+    };
+}
+phases! {
+    /// Recorded; nothing has been touched.
+    Begun = "begun",
+    /// The brake's network is made.
+    MakeBrake = "make-brake",
+    /// The old container's restart policy is set to `no`.
+    PolicyOff = "policy-off",
+    Stop = "stop",
+    /// The old container gets its parked name.
+    Park = "park",
+    /// The old container is attached to the brake's network, and that network removed.
+    Brake = "brake",
+    Create = "create",
+    /// The successor gets its further networks and what lived in the old container alone.
+    Furnish = "furnish",
+    Start = "start",
+    Prove = "prove",
+    /// Proved: from here on the successor stays.
+    Commit = "commit",
+    RemoveOld = "remove-old",
+    /// Given up: from here on the old container comes back.
+    RollBack = "roll-back",
+}
+
+/// An operation's open file.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("journal: cannot {what} {path}: {error}")]
+pub struct JournalError {
+    what: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl Journal {
+    /// Records that an operation begins. On disk when this returns.
+    pub fn begin(folder: &Path, operation: &Operation) -> Result<Self, JournalError> {
+        make_folder(folder)?;
+        let path = folder.join(format!("{}.jsonl", operation.id));
+        let fail = |what| failure(what, &path);
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail("create"))?;
+        let mut journal = Self { path: path.clone(), file };
+        let line = serde_json::to_string(operation).map_err(|error| fail("write")(error.into()))?;
+        journal.append(&line).and_then(|()| sync_folder(folder)).inspect_err(|_| {
+            // Nothing has been touched yet: leave nothing behind.
+            let _ = fs::remove_file(&path);
+        })?;
+        Ok(journal)
+    }
+
+    /// Announces a phase. On disk when this returns.
+    pub fn phase(&mut self, phase: Phase) -> Result<(), JournalError> {
+        self.append(phase.word())?;
+        super::crash::point(phase.word());
+        Ok(())
+    }
+
+    /// The operation is over.
+    pub fn end(self) -> Result<(), JournalError> {
+        let Self { path, file } = self;
+        drop(file);
+        fs::remove_file(&path).map_err(failure("remove", &path))?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    fn append(&mut self, line: &str) -> Result<(), JournalError> {
+        let line = format!("{line}\n");
+        self.file.write_all(line.as_bytes()).map_err(failure("write", &self.path))?;
+        self.file.sync_data().map_err(failure("sync", &self.path))
+    }
+}
+
+/// An operation that did not come to its end.
+pub struct Unfinished {
+    pub operation: Operation,
+    /// The last phase that was announced.
+    pub phase: Phase,
+    pub journal: Journal,
+}
+
+/// All unfinished operations. A file that holds no whole record was never acted upon: it is removed.
+pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failure("read", folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failure("read", folder))?.path();
+        if path.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(failure("read", &path))?;
+        match understand(&text) {
+            Some((operation, phase)) => {
+                let file = OpenOptions::new().append(true).open(&path).map_err(failure("open", &path))?;
+                let mut journal = Journal { path, file };
+                if !text.ends_with('\n') {
+                    // Close the torn line, so that the next one stands alone.
+                    journal.append("")?;
+                }
+                found.push(Unfinished { operation, phase, journal });
+            }
+            None => fs::remove_file(&path).map_err(failure("remove", &path))?,
+        }
+    }
+    Ok(found)
+}
+
+fn understand(text: &str) -> Option<(Operation, Phase)> {
+    let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let operation = serde_json::from_str(lines.next()?).ok()?;
+    let phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
+    Some((operation, phases.last().unwrap_or(Phase::Begun)))
+}
+
+fn make_folder(folder: &Path) -> Result<(), JournalError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failure("create", folder))
+}
+
+fn sync_folder(folder: &Path) -> Result<(), JournalError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failure("sync", folder))
+}
+
+fn failure(what: &'static str, path: &Path) -> impl Fn(io::Error) -> JournalError + use<> {
+    let path = path.to_owned();
+    move |error| JournalError { what, path: path.clone(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn operation() -> Operation {
+        Operation {
+            id: "00ff00ff00ff00ff".into(),
+            kind: Kind::Recreate,
+            name: "db".parse().unwrap(),
+            old: "a".repeat(64).parse().unwrap(),
+            inspect: json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } }),
+        }
+    }
+
+    #[test]
+    fn an_unfinished_operation_is_found_with_its_last_phase() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("journal");
+        assert!(unfinished(&folder).unwrap().is_empty());
+        let mut journal = Journal::begin(&folder, &operation()).unwrap();
+        assert_eq!(unfinished(&folder).unwrap()[0].phase, Phase::Begun);
+        journal.phase(Phase::PolicyOff).unwrap();
+        journal.phase(Phase::Stop).unwrap();
+        let found = unfinished(&folder).unwrap().remove(0);
+        assert!(found.operation == operation());
+        assert_eq!(found.phase, Phase::Stop);
+        journal.end().unwrap();
+        assert!(unfinished(&folder).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_torn_line_announces_nothing_and_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::begin(folder.path(), &operation()).unwrap();
+        journal.phase(Phase::Stop).unwrap();
+        journal.file.write_all(b"par").unwrap();
+        let mut found = unfinished(folder.path()).unwrap().remove(0);
+        assert_eq!(found.phase, Phase::Stop);
+        found.journal.phase(Phase::RollBack).unwrap();
+        assert_eq!(unfinished(folder.path()).unwrap()[0].phase, Phase::RollBack);
+    }
+
+    #[test]
+    fn a_record_that_was_never_whole_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.jsonl");
+        fs::write(&path, "{\"id\":\"00").unwrap();
+        assert!(unfinished(folder.path()).unwrap().is_empty());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn records_are_for_root_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("journal");
+        let _journal = Journal::begin(&folder, &operation()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("00ff00ff00ff00ff.jsonl")), 0o600);
+    }
+}
