@@ -2,4 +2,6 @@
 //! of them.
 
 pub mod compare;
+pub mod gates;
+pub mod server_user;
 pub mod successor;

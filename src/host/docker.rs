@@ -104,8 +104,15 @@ impl DockerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub id: ContainerId,
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
     /// The container is gone for good.
-    pub destroyed: bool,
+    Destroyed,
+    Renamed,
+    Other,
 }
 
 /// One row of `docker ps --all`.
@@ -189,14 +196,15 @@ impl Docker {
         })
     }
 
-    /// Container events from now on. The stream ends when Docker does or an event cannot be read: both
+    /// Container events from `since` (seconds since 1970) on, which may lie a little in the past: the stream is
+    /// only opened when it is first asked for an event. The stream ends when Docker does or an event cannot be read: both
     /// mean reconnect and list again.
-    pub fn events(&self) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
+    pub fn events(&self, since: i64) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
         let filters = HashMap::from([
             ("type", vec!["container"]),
             ("event", ACTIONS.to_vec()),
         ]);
-        let options = EventsOptionsBuilder::default().filters(&filters).build();
+        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
         self.client.events(Some(options)).map(|event| match event {
             Ok(EventMessage { action: Some(action), actor: Some(actor), .. }) => {
                 let id = actor.id.unwrap_or_default();
@@ -205,7 +213,12 @@ impl Docker {
                     object: "container".into(),
                     failure: Failure::Garbled(format!("{error}")),
                 })?;
-                Ok(Event { id, destroyed: action == "destroy" })
+                let kind = match action.as_str() {
+                    "destroy" => EventKind::Destroyed,
+                    "rename" => EventKind::Renamed,
+                    _ => EventKind::Other,
+                };
+                Ok(Event { id, kind })
             }
             Ok(_) => Err(DockerError {
                 call: "events",

@@ -1,0 +1,189 @@
+//! Carries out a plan: a match over its steps, each of them safe to repeat.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{
+    enforce::{self, EnforceError},
+    observe::Subject,
+    prove::{self, Unproved},
+    redeploy::{self, Job, RedeployError},
+    settle::Settled,
+    world::World,
+};
+use crate::{
+    decide::{
+        plan::{Directory, ServeReason, Step},
+        successor::Wiring,
+    },
+    engine::Holds,
+    host::{
+        castore::{CaStore, CaStoreError},
+        certdir::{CertDir, CertDirError, CertFile, FileContent},
+        clock,
+        docker::DockerError,
+    },
+    model::{Redeploy, Secret},
+    pki::{Certificate, Leaf, LeafRequest, PkiError},
+};
+
+/// How long a reload may take to show: a busy server looks at its signals between two waits.
+const RELOAD: Duration = Duration::from_secs(10);
+
+/// Why a plan could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error("cannot issue a certificate: {0}")]
+    Issue(#[from] PkiError),
+    #[error(transparent)]
+    Directory(#[from] CertDirError),
+    #[error(transparent)]
+    Store(#[from] CaStoreError),
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Redeploy(#[from] RedeployError),
+    #[error("the redeploy was rolled back: {0}")]
+    RolledBack(String),
+    #[error("THE DATABASE DOES NOT RUN: {0}")]
+    Down(String),
+    #[error("its user stopped, removed or replaced it meanwhile: {0}")]
+    Abandoned(String),
+    #[error("it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now")]
+    RestartForbidden { why: String },
+    #[error("restarted, and it still does not serve its certificate: {0}")]
+    Unproved(#[from] Unproved),
+    #[error("cannot make it refuse plaintext: {0}")]
+    Enforce(EnforceError),
+    #[error("cannot make it accept plaintext again: {0}")]
+    Relax(EnforceError),
+    #[error("its image is gone")]
+    NoImage,
+}
+
+/// Carries out the steps in their order; the first that fails ends it.
+pub async fn act(world: &World, subject: &Subject, steps: &[Step], allowed: Redeploy) -> Result<(), ActError> {
+    let mut chain = match &subject.observed.directory {
+        Directory::Sound(chain) => chain.clone(),
+        Directory::Missing | Directory::Damaged(_) => Vec::new(),
+    };
+    for step in steps {
+        match step {
+            Step::Issue(reason) => {
+                chain = issue(world, subject)?;
+                info!(%reason, valid_until = %chain.first().map(Certificate::not_after).map_or_else(String::new, |end| end.date().to_string()), "certificate issued");
+            }
+            Step::Recreate => recreate(world, subject, chain.clone()).await?,
+            Step::Serve(reason) => serve(world, subject, chain.clone(), reason, allowed).await?,
+            Step::Enforce => {
+                enforce::enforce(world, subject).await.map_err(ActError::Enforce)?;
+                info!(mode = %subject.observed.desired.mode, "plaintext is refused: proved");
+            }
+            Step::Relax => {
+                enforce::relax(world, subject).await.map_err(ActError::Relax)?;
+                info!(mode = %subject.observed.desired.mode, "plaintext is accepted again: the rule of dbssl is out of pg_hba.conf");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Issues a certificate and swaps it into the directory; the chain as it will be served.
+fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError> {
+    let authority = world.authority();
+    let settings = &world.settings.certificates;
+    let request = LeafRequest {
+        common_name: subject.inspect.name().as_str(),
+        sans: &subject.observed.names,
+        key_type: settings.key_type,
+        lifetime: settings.leaf_lifetime.try_into().unwrap_or(time::Duration::days(90)),
+    };
+    for left_out in &subject.left_out {
+        warn!(name = left_out.name, why = %left_out.why, "a name is left out of the certificate");
+    }
+    let now = clock::now();
+    let leaf = authority.issuing.issue(&request, now)?;
+    let chain: Vec<_> = std::iter::once(&leaf.certificate).chain(&leaf.chain).cloned().collect();
+    CaStore::open(world.roots.ca_store()).audit_leaf(&leaf.certificate, subject.inspect.name(), now)?;
+    let contents: Vec<_> = subject
+        .spec
+        .files()
+        .iter()
+        .map(|file| (file, content(file.holds, &leaf, &chain, &authority.roots)))
+        .collect();
+    let files: Vec<_> = contents
+        .iter()
+        .map(|(file, content)| CertFile { name: file.name, content: FileContent::Secret(content), mode: file.mode })
+        .collect();
+    let directory = CertDir::open(subject.certificates.clone());
+    directory.write(&files, subject.owner)?;
+    directory.prune()?;
+    Ok(chain)
+}
+
+fn content(holds: Holds, leaf: &Leaf, chain: &[Certificate], roots: &[Certificate]) -> Secret {
+    let pem = |certificates: &[Certificate]| certificates.iter().map(Certificate::to_pem).collect::<String>();
+    Secret::new(match holds {
+        Holds::Chain => pem(chain).into_bytes(),
+        Holds::Key => leaf.key.expose().to_vec(),
+        Holds::ChainAndKey => [pem(chain).as_bytes(), leaf.key.expose()].concat(),
+        Holds::Ca => pem(roots).into_bytes(),
+    })
+}
+
+async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> Result<(), ActError> {
+    let job = Job {
+        old: &subject.inspect,
+        image: subject.image.as_ref().ok_or(ActError::NoImage)?,
+        wiring: Wiring {
+            source: &subject.certificates,
+            target: subject.spec.certificate_directory(),
+            flags: &subject.missing_flags,
+            mount: subject.missing_mount,
+            selinux: world.engine.selinux,
+        },
+        expectation: &subject.expectation(chain),
+    };
+    match redeploy::recreate(world, job).await? {
+        Settled::Committed { interruption } => {
+            let interrupted_ms = interruption.map_or(0, |interruption| interruption.as_millis());
+            info!(mode = %subject.observed.desired.mode, interrupted_ms, "recreated with TLS: proved");
+            Ok(())
+        }
+        Settled::RolledBack { why } => Err(ActError::RolledBack(why)),
+        Settled::Abandoned { why } => Err(ActError::Abandoned(why)),
+        Settled::Down { why } => Err(ActError::Down(why)),
+    }
+}
+
+/// Up the ladder: reload; if that proves nothing, restart.
+async fn serve(
+    world: &World,
+    subject: &Subject,
+    chain: Vec<Certificate>,
+    reason: &ServeReason,
+    allowed: Redeploy,
+) -> Result<(), ActError> {
+    let expectation = subject.expectation(chain);
+    let id = subject.inspect.id();
+    let reloaded = match enforce::reload(world, &subject.inside).await {
+        Ok(()) => prove::until_proved(world, id, &expectation, RELOAD).await.map_err(|unproved| unproved.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let why = match reloaded {
+        Ok(()) => {
+            info!(%reason, "reloaded without a restart: proved");
+            return Ok(());
+        }
+        Err(why) => why,
+    };
+    if allowed != Redeploy::Auto {
+        return Err(ActError::RestartForbidden { why });
+    }
+    warn!(%reason, why, "the reload proved nothing: restarting the database");
+    redeploy::restart(world, &subject.inspect).await?;
+    prove::until_proved(world, id, &expectation, world.settings.docker.ready_timeout).await?;
+    info!(%reason, "restarted: proved");
+    Ok(())
+}

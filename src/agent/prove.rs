@@ -1,0 +1,200 @@
+//! The proof: what a client that connects now is served, held against what was just issued.
+//!
+//! A proof is three things at once (a handshake alone is not one): a client's own verification over the
+//! wire, our strict check of the chain as served, and the served leaf being the one in the directory.
+
+use std::{net::SocketAddr, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::world::World;
+use crate::{
+    decide::plan::Serving,
+    engine::Spec,
+    host::{
+        clock,
+        docker::DockerError,
+        probe::{self, Plain, Served, Target},
+    },
+    model::{
+        ContainerId, San, Sans,
+        inspect::{Inspect, State},
+    },
+    pki::{Certificate, check_chain},
+};
+
+/// What a database has to serve.
+#[derive(Clone)]
+pub struct Expectation {
+    pub spec: &'static dyn Spec,
+    pub port: u16,
+    /// Everything that the certificate has to name.
+    pub names: Sans,
+    /// Leaf first: what lies in the certificate directory.
+    pub chain: Vec<Certificate>,
+}
+
+impl std::fmt::Debug for Expectation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Expectation").field("engine", &self.spec.engine()).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproved {
+    /// Ended without an error of its own: somebody stopped it.
+    #[error("it was stopped")]
+    Stopped,
+    #[error("it ended with exit code {code}; its last words: {words}")]
+    Exited { code: i64, words: String },
+    #[error("it was removed")]
+    Removed,
+    #[error("no proof within {limit:?}: {last}")]
+    Deadline { limit: Duration, last: String },
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+}
+
+/// Lines of a failed container's log that are worth a log line of ours.
+const LAST_WORDS: usize = 3;
+/// Pause between two looks: short at first, when every look is an interruption to be ended.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Looks until the database serves what is expected, or it is plain that it will not.
+pub async fn until_proved(
+    world: &World,
+    id: &ContainerId,
+    expectation: &Expectation,
+    limit: Duration,
+) -> Result<(), Unproved> {
+    let end = Instant::now() + limit;
+    let mut pause = PAUSES.0;
+    loop {
+        let inspect = world.docker.inspect(id.as_str()).await?.ok_or(Unproved::Removed)?;
+        if !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting) {
+            return Err(ended(world, &inspect).await);
+        }
+        let seen = look(world, &inspect, expectation.spec, expectation.port, &expectation.names).await;
+        let last = match unproved(&seen, expectation) {
+            None => return Ok(()),
+            Some(why) => why,
+        };
+        if Instant::now() + pause >= end {
+            return Err(Unproved::Deadline { limit, last });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(PAUSES.1);
+    }
+}
+
+/// What keeps `seen` from being the proof; `None` if it is one.
+fn unproved(seen: &Serving, expectation: &Expectation) -> Option<String> {
+    match seen {
+        Serving::NotLooked => Some("it was not looked at".to_owned()),
+        Serving::Unreachable(why) => Some(format!("it cannot be reached: {why}")),
+        Serving::Plaintext => Some("the server offers no TLS".to_owned()),
+        Serving::Failed(why) => Some(format!("the TLS handshake failed: {why}")),
+        Serving::Tls { chain, .. } if *chain != expectation.chain => {
+            Some("it serves another certificate than the one that was issued".to_owned())
+        }
+        Serving::Tls { verified, .. } => verified.clone().err(),
+    }
+}
+
+/// One look: the handshake, a verifying client's handshake, and the strict check of the chain.
+pub async fn look(
+    world: &World,
+    inspect: &Inspect,
+    spec: &'static dyn Spec,
+    port: u16,
+    names: &Sans,
+) -> Serving {
+    let limit = world.settings.docker.probe_timeout;
+    let target = target(inspect, spec, port, names);
+    let chain = match probe::handshake(&target, limit).await {
+        Served::Unreachable(why) | Served::NotReady(why) => return Serving::Unreachable(why),
+        Served::Plaintext => return Serving::Plaintext,
+        Served::Failed(why) => return Serving::Failed(why),
+        Served::Tls { ready: false, .. } => return Serving::Unreachable("it is still starting".to_owned()),
+        Served::Tls { chain, ready: true } => chain,
+    };
+    let chain: Result<Vec<_>, _> = chain.into_iter().map(Certificate::from_der).collect();
+    let chain = match chain {
+        Ok(chain) => chain,
+        Err(error) => return Serving::Failed(format!("it serves something that is no certificate: {error}")),
+    };
+    let verified = verify(world, &target, &chain, names, clock::now()).await;
+    Serving::Tls { chain, verified }
+}
+
+async fn verify(
+    world: &World,
+    target: &Target,
+    chain: &[Certificate],
+    names: &Sans,
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    let roots = world.authority().roots.clone();
+    check_chain(chain, &roots, names, now).map_err(|problem| problem.to_string())?;
+    let anchors: Vec<_> = roots.iter().map(|root| root.der().to_vec()).collect();
+    probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Whether a client from outside gets in without TLS.
+pub async fn plaintext(world: &World, inspect: &Inspect, spec: &'static dyn Spec, port: u16) -> Plain {
+    probe::plaintext(&target(inspect, spec, port, &Sans::new()), world.settings.docker.probe_timeout).await
+}
+
+fn target(inspect: &Inspect, spec: &'static dyn Spec, port: u16, names: &Sans) -> Target {
+    Target { addresses: addresses(inspect, port), preamble: spec.preamble(), name: shown_name(inspect, names) }
+}
+
+fn addresses(inspect: &Inspect, port: u16) -> Vec<SocketAddr> {
+    inspect.addresses(port)
+}
+
+/// The name to verify over the wire: the container's own if the certificate has it. All names are checked in
+/// the chain itself.
+fn shown_name(inspect: &Inspect, names: &Sans) -> Option<San> {
+    let own = San::Dns(inspect.name().as_str().to_ascii_lowercase());
+    if names.contains(&own) { Some(own) } else { names.iter().next().cloned() }
+}
+
+/// Why a container that ended did so, in its own words, without what may be a password.
+async fn ended(world: &World, inspect: &Inspect) -> Unproved {
+    let code = inspect.exit_code();
+    if code == 0 {
+        return Unproved::Stopped;
+    }
+    let lines = world.docker.last_lines(inspect.id(), LAST_WORDS).await.unwrap_or_default();
+    let secrets: Vec<String> = inspect.environment().into_values().filter(|value| value.len() >= 4).collect();
+    let words = lines.iter().map(|line| presentable(line, &secrets)).collect::<Vec<_>>().join(" | ");
+    Unproved::Exited { code, words: if words.is_empty() { "none".to_owned() } else { words } }
+}
+
+/// A line of somebody else's log: cut, without control characters, and without any value of the environment.
+fn presentable(line: &str, secrets: &[String]) -> String {
+    const LONGEST: usize = 200;
+    let mut line = line.to_owned();
+    for secret in secrets {
+        line = line.replace(secret.as_str(), "***");
+    }
+    line.chars().filter(|char| !char.is_control()).take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_hold_no_secret_and_no_control_character() {
+        let line = format!("\u{1b}[31mFATAL: password hunter2 refused\r{}", "x".repeat(300));
+        let shown = presentable(&line, &["hunter2".to_owned()]);
+        assert!(shown.starts_with("[31mFATAL: password *** refusedxxx"), "{shown}");
+        assert_eq!(shown.chars().count(), 200);
+    }
+}

@@ -1,0 +1,308 @@
+//! Puts a successor in a running database's place: rehearse, record, stop, park, start, prove, commit.
+//!
+//! # Guarantees
+//! - Until the old container is stopped nothing of it has changed but its restart policy.
+//! - Whatever fails, [`super::settle`] ends the operation: with the successor proved and in its place, or
+//!   with the old container running as before.
+//! - Two containers never run on one data directory: the successor is only started when the old one is
+//!   down and braked, and neither has a restart policy until the end.
+//! - No volume is ever removed.
+
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::{
+    prove::{self, Expectation, Unproved},
+    settle::{self, Settled, Verdict},
+    world::World,
+};
+use crate::{
+    decide::{
+        compare::{Difference, differences},
+        gates::SECRETS,
+        successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
+    },
+    host::{
+        docker::{Docker, DockerError, NEVER_KILL},
+        journal::{Journal, JournalError, Kind, Operation, Phase},
+    },
+    model::{
+        ContainerId,
+        inspect::{Image, Inspect, State},
+    },
+};
+
+/// What `dbssl.operation` says on a container that only rehearses.
+pub const REHEARSAL: &str = "rehearsal";
+/// The most that is carried from one container's own layer to the next: Compose's secrets.
+const LARGEST_SECRETS: usize = 8 << 20;
+/// `StopTimeout` of a container whose owner said nothing is 10 s; a database may need more to write out.
+const LEAST_GRACE: i64 = 60;
+
+/// One container to be recreated.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    pub old: &'a Inspect,
+    pub image: &'a Image,
+    pub wiring: Wiring<'a>,
+    /// What the successor has to serve.
+    pub expectation: &'a Expectation,
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeployError {
+    #[error("Docker would not make the same container again: {0}")]
+    Rehearsal(String),
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why an attempt ends before its proof.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Abort {
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the successor differs from what was asked: {0}")]
+    Differs(String),
+    #[error("{0}")]
+    Unproved(String),
+    #[error("the old container was started again by somebody else")]
+    OldRuns,
+    /// Stopped or removed by a user: their word counts.
+    #[error("stopped by its user meanwhile")]
+    UserStopped,
+}
+
+/// Recreates the container and sees the operation through to its end.
+pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployError> {
+    let dialect = dialect(&world.docker, job.old).await?;
+    let operation = Operation {
+        id: new_operation_id(),
+        kind: Kind::Recreate,
+        name: job.old.name().clone(),
+        old: job.old.id().clone(),
+        inspect: job.old.raw().clone(),
+    };
+    let successor = successor(job.old, job.image, &job.wiring, &operation.id, dialect);
+    rehearse(&world.docker, job.old, &successor).await?;
+    let secrets = layer_secrets(&world.docker, job.old).await?;
+
+    let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
+    let begun = Instant::now();
+    let verdict = match attempt(world, &operation, &mut journal, &job, &successor, secrets).await {
+        Ok(()) => Verdict::Proved,
+        Err(Abort::UserStopped) => Verdict::UserStopped,
+        Err(abort) => Verdict::Failed(abort.to_string()),
+    };
+    let interruption = begun.elapsed();
+    let settled = settle::until_settled(world, operation, journal, verdict).await;
+    Ok(match settled {
+        Settled::Committed { .. } => Settled::Committed { interruption: Some(interruption) },
+        other => other,
+    })
+}
+
+/// A restart of the same container, recorded so that a crash in the middle leaves it running.
+pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> {
+    let operation = Operation {
+        id: new_operation_id(),
+        kind: Kind::Restart,
+        name: old.name().clone(),
+        old: old.id().clone(),
+        inspect: old.raw().clone(),
+    };
+    let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
+    journal.phase(Phase::Stop)?;
+    let restarted = world.docker.restart(old.id(), grace(old)).await;
+    if restarted.is_err() {
+        settle::until_settled(world, operation, journal, Verdict::Unknown).await;
+    } else {
+        journal.end()?;
+    }
+    restarted.map_err(Into::into)
+}
+
+async fn attempt(
+    world: &World,
+    operation: &Operation,
+    journal: &mut Journal,
+    job: &Job<'_>,
+    successor: &Successor,
+    secrets: Vec<(String, Vec<u8>)>,
+) -> Result<(), Abort> {
+    let docker = &world.docker;
+    let old = &operation.old;
+    let brakes = brakes(job.old);
+    if brakes {
+        journal.phase(Phase::MakeBrake)?;
+        docker.create_network(&operation.brake()).await?;
+    }
+    journal.phase(Phase::PolicyOff)?;
+    docker.set_restart_policy(old, &no_restarts()).await?;
+    journal.phase(Phase::Stop)?;
+    docker.stop(old, grace(job.old)).await?;
+    journal.phase(Phase::Park)?;
+    docker.rename(old, &operation.parked_name()).await?;
+
+    // The brake and the successor's making do not touch each other; the start needs both.
+    journal.phase(Phase::Brake)?;
+    journal.phase(Phase::Create)?;
+    let brake = async {
+        if brakes {
+            docker.connect_network(&operation.brake(), old, &serde_json::json!({})).await?;
+            docker.remove_network(&operation.brake()).await?;
+        }
+        Ok::<_, DockerError>(())
+    };
+    let make = async { docker.create(operation.name.as_str(), &successor.body).await };
+    let (braked, made) = tokio::join!(brake, make);
+    let new = made?;
+    braked?;
+
+    journal.phase(Phase::Furnish)?;
+    for (network, endpoint) in &successor.further_networks {
+        docker.connect_network(network, &new, endpoint).await?;
+    }
+    for (folder, tar) in secrets {
+        docker.upload(&new, &folder, tar).await?;
+    }
+    let (found, parked) = tokio::join!(docker.inspect(new.as_str()), docker.inspect(old.as_str()));
+    let found = found?.ok_or(Abort::UserStopped)?;
+    let differences = differences(&successor.expected, &found);
+    if !differences.is_empty() {
+        return Err(Abort::Differs(list(&differences)));
+    }
+    if parked?.is_some_and(|parked| parked.running()) {
+        return Err(Abort::OldRuns);
+    }
+    journal.phase(Phase::Start)?;
+    docker.start(&new).await?;
+    journal.phase(Phase::Prove)?;
+    prove_successor(world, &new, job.old, job.expectation).await
+}
+
+/// Waits for the proof, and sees to it that the old container stays down where no brake holds it.
+pub(super) async fn prove_successor(
+    world: &World,
+    new: &ContainerId,
+    old: &Inspect,
+    expectation: &Expectation,
+) -> Result<(), Abort> {
+    let proved = async {
+        match prove::until_proved(world, new, expectation, world.settings.ready_timeout).await {
+            Ok(()) => Ok(()),
+            Err(Unproved::Stopped) => Err(Abort::UserStopped),
+            Err(unproved) => Err(Abort::Unproved(unproved.to_string())),
+        }
+    };
+    if brakes(old) {
+        return proved.await;
+    }
+    tokio::select! {
+        proved = proved => proved,
+        () = runs_again(&world.docker, old.id()) => {
+            warn!("somebody started the parked container: stopping it at once");
+            world.docker.stop(old.id(), 0).await?;
+            Err(Abort::OldRuns)
+        }
+    }
+}
+
+/// Ends when the container runs. Asked for in short steps, and only while an unbraked one is parked.
+async fn runs_again(docker: &Docker, id: &ContainerId) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if docker.inspect(id.as_str()).await.is_ok_and(|found| found.is_some_and(|found| found.running())) {
+            return;
+        }
+    }
+}
+
+/// Creates the successor under a throw-away name, compares, removes it. The old one serves meanwhile.
+async fn rehearse(docker: &Docker, old: &Inspect, successor: &Successor) -> Result<(), RedeployError> {
+    let mut rehearsal = rehearsal(successor);
+    rehearsal.body["Labels"][OPERATION_LABEL] = REHEARSAL.into();
+    rehearsal.expected["Config"]["Labels"][OPERATION_LABEL] = REHEARSAL.into();
+    let name = format!("{}.dbssl-rehearsal", old.name());
+    if let Some(left) = docker.inspect(&name).await?
+        && is_rehearsal(&left)
+    {
+        docker.remove(left.id()).await?;
+    }
+    let id = docker.create(&name, &rehearsal.body).await?;
+    let compared = async {
+        for (network, endpoint) in &rehearsal.further_networks {
+            docker.connect_network(network, &id, endpoint).await?;
+        }
+        docker.inspect(id.as_str()).await
+    };
+    let compared = compared.await;
+    let removed = docker.remove(&id).await;
+    let found = compared?.ok_or_else(|| RedeployError::Rehearsal("it was removed at once".to_owned()))?;
+    removed?;
+    let differences = differences(&rehearsal.expected, &found);
+    if differences.is_empty() { Ok(()) } else { Err(RedeployError::Rehearsal(list(&differences))) }
+}
+
+/// A container that was made to rehearse and never ran.
+pub(super) fn is_rehearsal(found: &Inspect) -> bool {
+    found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
+}
+
+/// Secrets that Compose copied into the container's own layer, as archives for their parent folders.
+async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
+    let mounted = |folder: &str| {
+        old.mounts().iter().any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
+    };
+    let mut found = Vec::new();
+    for folder in SECRETS.into_iter().filter(|folder| !mounted(folder)) {
+        if let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? {
+            let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
+            found.push((parent.to_owned(), tar));
+            break;
+        }
+    }
+    Ok(found)
+}
+
+pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, DockerError> {
+    let named = docker.image(old.image_name()).await?;
+    Ok(Dialect {
+        all_networks_at_once: docker.creates_with_networks(),
+        image_name_holds: named.is_some_and(|named| named.id == old.image_id()),
+    })
+}
+
+/// Whether a network can hold the container back: not with the host's or none.
+pub(super) fn brakes(container: &Inspect) -> bool {
+    !matches!(container.network_mode(), "host" | "none")
+}
+
+pub(super) fn no_restarts() -> serde_json::Value {
+    serde_json::json!({ "Name": "no", "MaximumRetryCount": 0 })
+}
+
+/// Seconds until Docker kills what does not stop: the container's own if longer, never under a minute.
+pub(super) fn grace(container: &Inspect) -> i64 {
+    match container.config()["StopTimeout"].as_i64() {
+        Some(never) if never < 0 => NEVER_KILL,
+        Some(own) => own.max(LEAST_GRACE),
+        None => LEAST_GRACE,
+    }
+}
+
+fn list(differences: &[Difference]) -> String {
+    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Unique among this host's operations; not a secret.
+fn new_operation_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}

@@ -1,0 +1,449 @@
+//! The daemon's loop: events, runs and deadlines meet here, and only here is the queue touched.
+//!
+//! # Guarantees
+//! - Subscribe first, then list: nothing that happens in between is missed. When the stream ends, for whatever
+//!   reason, the loop connects and lists again, for ever.
+//! - One run per container at a time; what happens meanwhile becomes one more run.
+//! - Nothing here waits for a container: looking, issuing and redeploying are runs of their own.
+//! - A signal to stop lets the redeploys under way come to their end.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    reconcile::{Memory, reconcile},
+    settle,
+    world::World,
+};
+use crate::{
+    config::Settings,
+    decide::queue::{Queue, backoff},
+    host::{
+        castore::{Authority, CaStore, CaStoreError},
+        clock,
+        docker::{Docker, DockerError, Event, EventKind, Listed},
+        systemd::Notifier,
+    },
+    model::{ContainerId, ContainerName},
+};
+
+/// The prefix of every label that is ours.
+const LABELS: &str = "dbssl.";
+/// While something takes long, the service manager is told this often that it goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the daemon cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Ca(#[from] CaStoreError),
+}
+
+/// Runs until `stop` is done. Docker need not be there yet, nor stay there.
+pub async fn run(
+    settings: Settings,
+    socket: &std::path::Path,
+    host_name: &str,
+    notifier: &Notifier,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let authority = establish(&settings, host_name)?;
+    let work = async {
+        let (docker, engine) = connect(socket, notifier).await;
+        let world = Arc::new(World::new(docker, engine, settings, authority));
+        while let Err(error) = settle::recover(&world).await {
+            warn!(%error, "cannot clear up what an earlier run left; trying again");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        tell(notifier.ready());
+        info!(version = env!("CARGO_PKG_VERSION"), ca = world.authority().issuing.certificate().subject(), "dbssl is ready");
+        world
+    };
+    tokio::pin!(stop);
+    let world = tokio::select! {
+        world = with_watchdog(notifier, work) => world,
+        () = &mut stop => return Ok(()),
+    };
+    let mut agent = Agent::new(world, host_name.to_owned());
+    agent.turn(notifier, stop).await;
+    tell(notifier.stopping());
+    agent.finish(notifier).await;
+    Ok(())
+}
+
+/// Establishes the CA and says what a human should know about it.
+fn establish(settings: &Settings, host_name: &str) -> Result<Authority, CaStoreError> {
+    let authority = CaStore::establish(
+        &settings.roots,
+        host_name,
+        settings.certificates.key_type,
+        settings.certificates.ca_lifetime.try_into().unwrap_or(time::Duration::days(3650)),
+        clock::now(),
+    )?;
+    for notice in &authority.notices {
+        if notice.is_warning() {
+            warn!("{notice}");
+        } else {
+            info!("{notice}");
+        }
+    }
+    Ok(authority)
+}
+
+/// Connects, for as long as it takes. The service manager must not wait for Docker: it may be started after us.
+async fn connect(socket: &std::path::Path, notifier: &Notifier) -> (Docker, crate::host::docker::EngineInfo) {
+    let mut attempt = 0;
+    loop {
+        let connected = async {
+            let docker = Docker::connect(socket).await?;
+            let engine = docker.info().await?;
+            Ok::<_, DockerError>((docker, engine))
+        };
+        match connected.await {
+            Ok(connected) => return connected,
+            Err(error) => {
+                attempt += 1;
+                if attempt == 1 {
+                    warn!(%error, "waiting for Docker");
+                    tell(notifier.ready());
+                    tell(notifier.status("waiting for Docker"));
+                }
+                tokio::time::sleep(backoff(attempt).min(Duration::from_secs(10))).await;
+            }
+        }
+    }
+}
+
+async fn with_watchdog<T>(notifier: &Notifier, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    let interval = notifier.watchdog_interval().unwrap_or(PATIENCE).min(PATIENCE);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(interval) => {
+                tell(notifier.watchdog());
+                tell(notifier.extend_timeout(PATIENCE * 2));
+            }
+        }
+    }
+}
+
+/// The service manager not listening is no reason to stop.
+fn tell(told: Result<(), crate::host::systemd::Error>) {
+    if let Err(error) = told {
+        debug!(%error, "the service manager was not told");
+    }
+}
+
+/// What the loop knows of a container.
+#[derive(Clone, Debug)]
+struct Known {
+    name: ContainerName,
+    /// Carries a label of ours, or may have to be released.
+    ours: bool,
+    state: String,
+}
+
+struct Ended {
+    name: ContainerName,
+    memory: Memory,
+    again: Option<Duration>,
+}
+
+struct Agent {
+    world: Arc<World>,
+    host_name: String,
+    queue: Queue<ContainerName, Instant>,
+    memories: HashMap<ContainerName, Memory>,
+    known: HashMap<ContainerId, Known>,
+    /// The container that last had a name, as far as is known.
+    by_name: HashMap<ContainerName, ContainerId>,
+    runs: JoinSet<Ended>,
+    /// Containers that an event named and whose name has to be asked for.
+    questions: JoinSet<(ContainerId, Option<Known>)>,
+    running: HashMap<tokio::task::Id, ContainerName>,
+    bundle_stamp: Option<Stamp>,
+}
+
+/// Changes when the trust bundle may have changed: device, inode, length, time of change in nanoseconds.
+type Stamp = (u64, u64, u64, i128);
+
+impl Agent {
+    fn new(world: Arc<World>, host_name: String) -> Self {
+        let parallel: NonZeroUsize = world.settings.docker.parallel;
+        let bundle_stamp = stamp(&world);
+        Self {
+            world,
+            host_name,
+            queue: Queue::new(parallel),
+            memories: HashMap::new(),
+            known: HashMap::new(),
+            by_name: HashMap::new(),
+            runs: JoinSet::new(),
+            questions: JoinSet::new(),
+            running: HashMap::new(),
+            bundle_stamp,
+        }
+    }
+
+    /// Sessions with Docker, one after the other, until `stop` is done.
+    async fn turn(&mut self, notifier: &Notifier, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut attempt = 0;
+        loop {
+            let events = self.world.docker.events(clock::now().unix_timestamp());
+            match self.list(true).await {
+                Ok(()) => {
+                    if attempt > 0 {
+                        info!("Docker is back");
+                    }
+                    attempt = 0;
+                    tokio::select! {
+                        why = self.session(events, notifier) => warn!(why, "lost Docker: connecting again"),
+                        () = &mut stop => return,
+                    }
+                }
+                Err(error) => {
+                    if attempt == 0 {
+                        warn!(%error, "cannot list the containers: trying again");
+                    }
+                }
+            }
+            attempt += 1;
+            let wait = backoff(attempt).min(Duration::from_secs(10));
+            tokio::select! {
+                () = with_watchdog(notifier, tokio::time::sleep(wait)) => {}
+                () = &mut stop => return,
+            }
+        }
+    }
+
+    /// Works off events, runs and deadlines until the stream of events ends; why it did.
+    async fn session(
+        &mut self,
+        events: impl Stream<Item = Result<Event, DockerError>>,
+        notifier: &Notifier,
+    ) -> String {
+        tokio::pin!(events);
+        let resync = self.world.settings.docker.resync;
+        let mut next_list = Instant::now() + resync;
+        let watchdog = notifier.watchdog_interval();
+        let mut next_watchdog = watchdog.map(|interval| Instant::now() + interval);
+        let mut told = None;
+        loop {
+            self.start_due();
+            let status = self.status();
+            if told.as_ref() != Some(&status) {
+                tell(notifier.status(&status));
+                told = Some(status);
+            }
+            let deadline = self.queue.next_deadline();
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.heard(event),
+                    Some(Err(error)) => return error.to_string(),
+                    None => return "the stream of events ended".to_owned(),
+                },
+                Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
+                Some(answer) = self.questions.join_next() => self.answered(answer),
+                () = at(deadline) => {}
+                () = sleep_until(next_list) => {
+                    next_list = Instant::now() + resync;
+                    if let Err(error) = self.list(false).await {
+                        return error.to_string();
+                    }
+                }
+                () = at(next_watchdog) => {
+                    tell(notifier.watchdog());
+                    next_watchdog = watchdog.map(|interval| Instant::now() + interval);
+                }
+            }
+        }
+    }
+
+    /// The truth: what there is. With `all` every container of ours is looked at, else those that changed.
+    async fn list(&mut self, all: bool) -> Result<(), DockerError> {
+        self.check_bundle();
+        let listed = self.world.docker.list(None).await?;
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.known);
+        let names_before = std::mem::take(&mut self.by_name);
+        for listed in listed {
+            let found = self.known_of(&listed);
+            let changed = before
+                .get(&listed.id)
+                .is_none_or(|before| before.name != found.name || before.state != found.state);
+            if found.ours && (all || changed) {
+                self.queue.poke(found.name.clone(), now);
+            }
+            self.remember(listed.id, found);
+        }
+        for name in names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>() {
+            self.forget(&name);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, id: ContainerId, known: Known) {
+        self.by_name.insert(known.name.clone(), id.clone());
+        self.known.insert(id, known);
+    }
+
+    fn known_of(&self, listed: &Listed) -> Known {
+        Known {
+            name: listed.name.clone(),
+            ours: self.concerns(&listed.name, listed.labels.keys().any(|label| label.starts_with(LABELS))),
+            state: listed.state.clone(),
+        }
+    }
+
+    /// A container without labels concerns us only if one of its name was ours.
+    fn concerns(&self, name: &ContainerName, labelled: bool) -> bool {
+        labelled || self.world.roots.certificates(name).exists()
+    }
+
+    fn heard(&mut self, event: Event) {
+        if event.kind == EventKind::Destroyed {
+            if let Some(known) = self.known.remove(&event.id)
+                && self.by_name.get(&known.name) == Some(&event.id)
+            {
+                self.by_name.remove(&known.name);
+                self.forget(&known.name);
+            }
+            return;
+        }
+        match self.known.get(&event.id) {
+            Some(known) if event.kind == EventKind::Other => {
+                if known.ours {
+                    self.queue.poke(known.name.clone(), Instant::now());
+                }
+            }
+            _ => {
+                let world = Arc::clone(&self.world);
+                self.questions.spawn(async move {
+                    let found = world.docker.inspect(event.id.as_str()).await.ok().flatten();
+                    let known = found.map(|found| Known {
+                        name: found.name().clone(),
+                        ours: found.labels().keys().any(|label| label.starts_with(LABELS)),
+                        // Differs from any state, so that the next list looks again.
+                        state: String::new(),
+                    });
+                    (event.id, known)
+                });
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<(ContainerId, Option<Known>), tokio::task::JoinError>) {
+        // A question that failed is asked again by the next list.
+        if let Ok((id, Some(mut known))) = answer {
+            known.ours = self.concerns(&known.name, known.ours);
+            if known.ours {
+                self.queue.poke(known.name.clone(), Instant::now());
+            }
+            self.remember(id, known);
+        }
+    }
+
+    fn start_due(&mut self) {
+        for name in self.queue.take_due(Instant::now()) {
+            let world = Arc::clone(&self.world);
+            let memory = self.memories.remove(&name).unwrap_or_default();
+            let task = {
+                let name = name.clone();
+                self.runs.spawn(async move {
+                    let (memory, again) = reconcile(&world, &name, memory).await;
+                    Ended { name, memory, again }
+                })
+            };
+            self.running.insert(task.id(), name);
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
+        match ended {
+            Ok((task, Ended { name, memory, again })) => {
+                self.running.remove(&task);
+                self.queue.finished(&name, again.map(|again| Instant::now() + again));
+                if self.by_name.contains_key(&name) {
+                    self.memories.insert(name, memory);
+                }
+            }
+            Err(failure) => {
+                // A bug of ours. Whatever the run had begun is in the journal.
+                if let Some(name) = self.running.remove(&failure.id()) {
+                    error!(container = %name, %failure, "a run ended by a defect of dbssl: please report it");
+                    self.queue.finished(&name, Some(Instant::now() + Duration::from_secs(300)));
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &ContainerName) {
+        self.queue.forget(name);
+        self.memories.remove(name);
+    }
+
+    /// Somebody may have replaced the trust bundle: then our CA has to go into it again, and every database
+    /// has to be looked at.
+    fn check_bundle(&mut self) {
+        let found = stamp(&self.world);
+        if found.is_some() && found == self.bundle_stamp {
+            return;
+        }
+        match establish(&self.world.settings, &self.host_name) {
+            Ok(authority) => {
+                let changed = authority.issuing.certificate() != self.world.authority().issuing.certificate();
+                self.world.set_authority(authority);
+                if changed {
+                    let now = Instant::now();
+                    for known in self.known.values().filter(|known| known.ours) {
+                        self.queue.poke(known.name.clone(), now);
+                    }
+                }
+            }
+            Err(error) => error!(%error, "the CA cannot be brought in order; the former one stays in force"),
+        }
+        self.bundle_stamp = stamp(&self.world);
+    }
+
+    fn status(&self) -> String {
+        let ours = self.known.values().filter(|known| known.ours).count();
+        format!("{ours} containers with labels of dbssl, {} being worked on", self.queue.running())
+    }
+
+    /// Lets the runs come to their end, as long as the service manager lets us.
+    async fn finish(&mut self, notifier: &Notifier) {
+        if !self.runs.is_empty() {
+            info!(runs = self.runs.len(), "stopping: waiting for what is under way");
+        }
+        let runs = &mut self.runs;
+        with_watchdog(notifier, async { while runs.join_next().await.is_some() {} }).await;
+        info!("stopped");
+    }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn stamp(world: &World) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(world.roots.bundle()).ok()?;
+    let changed = i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec());
+    Some((found.dev(), found.ino(), found.len(), changed))
+}
