@@ -112,7 +112,7 @@ impl Notifier {
 
 fn address(name: &OsStr) -> Option<SocketAddr> {
     match name.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok(),
+        [b'@', name @ ..] if !name.is_empty() => SocketAddr::from_abstract_name(name).ok(),
         [b'/', ..] => SocketAddr::from_pathname(Path::new(name)).ok(),
         _ => None,
     }
