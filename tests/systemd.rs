@@ -11,6 +11,8 @@ use std::{
     },
     path::Path,
     process::{Command, Output},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -148,7 +150,14 @@ fn a_manager_that_is_gone_or_deaf_never_blocks() {
     let manager = UnixDatagram::bind(&path).unwrap();
     let notifier = Notifier::new(&environment(&path), 1).unwrap();
     // Nobody reads: the socket's queue fills up.
-    let failed = (0..100_000).find_map(|_| notifier.watchdog().err()).unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let failed = (0..100_000).find_map(|_| notifier.watchdog().err());
+        tell.send((failed, notifier)).unwrap();
+    });
+    let (failed, notifier) =
+        told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("it blocks"));
+    let failed = failed.unwrap();
     assert!(
         matches!(&failed, Error::Send { source, .. } if source.kind() == ErrorKind::WouldBlock),
         "{failed:?}"

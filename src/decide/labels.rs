@@ -36,17 +36,17 @@ const MOST_NAMES: usize = 100;
 pub enum Reading {
     /// No label about a database of ours: never touched.
     NotOurs,
-    /// `dbssl.enable=false`: never touched.
+    /// `dbssl.enable=false`, and no other label is wrong: never touched.
     Disabled,
     Enabled(Desired),
     /// Never touched until somebody mends the labels. In the order of the labels; never empty.
     Wrong(Vec<LabelProblem>),
 }
 
-/// One thing that is wrong with one label: the label, its value, what is allowed.
+/// One thing that is wrong with one label: the label, its value, what is allowed. Label and value are as
+/// found, of any length and content: show them with `Display`, which cuts and escapes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelProblem {
-    /// As found; from outside, so show it with [`fmt::Display`] only.
     pub label: String,
     pub why: Why,
 }
@@ -212,7 +212,7 @@ impl Reader<'_> {
             let text = text.trim_matches(' ');
             match san::parse(text) {
                 Ok(san) => _ = sans.insert(san),
-                Err(why) => self.problem(NAMES, Why::BadName { found: cut(text), why }),
+                Err(why) => self.problem(NAMES, Why::BadName { found: text.to_owned(), why }),
             }
         }
         sans
@@ -227,7 +227,7 @@ impl Reader<'_> {
                     && !rest.split('/').any(|part| matches!(part, "" | "." | ".."))
             });
             if !clean || path.len() > 4095 {
-                self.problem(CLIENT_PATH, Why::BadPath { found: cut(path) });
+                self.problem(CLIENT_PATH, Why::BadPath { found: path.to_owned() });
             }
         }
         if !self.labels.contains_key(CLIENT)
@@ -240,7 +240,10 @@ impl Reader<'_> {
 
     fn unknown_value(&mut self, label: &'static str, found: &str, allowed: &[&str]) {
         let meant = meant(found, allowed).map(str::to_owned);
-        self.problem(label, Why::UnknownValue { found: cut(found), allowed: allowed.join(", "), meant });
+        self.problem(
+            label,
+            Why::UnknownValue { found: found.to_owned(), allowed: allowed.join(", "), meant },
+        );
     }
 
     fn problem(&mut self, label: &'static str, why: Why) {
@@ -275,11 +278,6 @@ fn meant<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a str> {
 /// For comparing only; short, since the cost of comparing grows with both lengths.
 fn normalised(text: &str) -> String {
     text.trim().chars().take(64).collect::<String>().to_lowercase().replace('_', "-")
-}
-
-/// Keeps no more of a hostile value than its message shows. The true length is lost, and that is fine.
-fn cut(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 #[cfg(test)]
