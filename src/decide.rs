@@ -3,5 +3,9 @@
 
 pub mod compare;
 pub mod gates;
+pub mod labels;
+pub mod names;
+pub mod plan;
+pub mod queue;
 pub mod server_user;
 pub mod successor;

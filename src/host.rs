@@ -1,5 +1,10 @@
 //! The outside world, one thing a file. Everything here does IO and decides nothing.
 
+pub mod archive;
+pub mod clock;
 pub mod crash;
 pub mod docker;
 pub mod journal;
+pub mod lock;
+pub mod setbacks;
+pub mod systemd;
