@@ -9,5 +9,5 @@ pub mod prove;
 pub mod reconcile;
 mod redeploy;
 pub mod run;
-mod settle;
+pub mod settle;
 pub mod world;

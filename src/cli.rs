@@ -7,6 +7,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -17,8 +18,9 @@ use self::report::Report;
 use crate::{
     agent::{
         observe::{Look, observe},
-        reconcile,
+        reconcile::{Memory, reconcile},
         run::run,
+        settle,
         world::World,
     },
     config::{self, Format, LoadError, Settings},
@@ -26,7 +28,8 @@ use crate::{
         castore::CaStore,
         clock,
         docker::Docker,
-        lock::{self, Lock},
+        lock::{Lock, LockError},
+        requests,
         systemd::{self, Notifier},
     },
     logging,
@@ -35,6 +38,9 @@ use crate::{
 
 /// Where the config is unless `--config` says otherwise; may be absent there.
 const CONFIG: &str = "/etc/dbssl/dbssl.toml";
+
+/// How often `apply` looks whether the agent is done.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Gives labelled database containers TLS that their clients can verify.
 #[derive(Debug, Parser)]
@@ -179,7 +185,7 @@ fn socket(settings: &Settings, environment: &Environment) -> anyhow::Result<Path
 }
 
 async fn daemon(settings: Settings, socket: &Path, environment: &Environment) -> anyhow::Result<ExitCode> {
-    let _lock = Lock::daemon(&settings.roots)?;
+    let _lock = Lock::exclusive(&settings.roots)?;
     let notifier = Notifier::new(&environment.systemd, std::process::id())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
@@ -227,15 +233,28 @@ async fn verify(settings: Settings, socket: &Path, name: &ContainerName) -> anyh
     Ok(if report.is_proved() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// Through the running agent if there is one, else here and now.
 async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
     let inspect = named(&world, name).await?;
     if !matches!(observe(&world, inspect).await?, Look::Ours(_)) {
-        bail!("container {name} is not a database of dbssl: see dbssl plan {name}");
+        bail!("container {name} is not a database that dbssl can work on: see dbssl plan {name}");
     }
-    reconcile::apply(&world, name).await?;
+    match Lock::exclusive(&world.roots) {
+        Ok(_lock) => {
+            settle::recover(&world).await?;
+            reconcile(&world, name, Memory::default(), true).await;
+        }
+        Err(LockError::Held(_)) => {
+            requests::place(&world.roots, name)?;
+            while requests::is_pending(&world.roots, name) {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
     let report = report::of(&world, named(&world, name).await?).await?;
-    let report = report.ok_or_else(|| anyhow!("container {name} is gone"))?;
+    let report = report.ok_or_else(|| anyhow!("container {name} is not labelled any more"))?;
     print(&report::detail(&report))?;
     Ok(if report.is_proved() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -6,5 +6,7 @@ pub mod crash;
 pub mod docker;
 pub mod journal;
 pub mod lock;
+pub mod requests;
 pub mod setbacks;
 pub mod systemd;
+pub mod watch;

@@ -47,10 +47,20 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const ROUNDS: u32 = 3;
 
 /// Runs once over the container of that name; what is remembered, and when to run again unless poked.
-pub async fn reconcile(world: &World, name: &ContainerName, mut memory: Memory) -> (Memory, Option<Duration>) {
+/// `ordered`: at a human's word, so that `dbssl.redeploy=manual` and earlier setbacks do not hold it back.
+pub async fn reconcile(
+    world: &World,
+    name: &ContainerName,
+    mut memory: Memory,
+    ordered: bool,
+) -> (Memory, Option<Duration>) {
     let span = info_span!("database", container = %name);
     let again = async {
-        match rounds(world, name, &mut memory, None).await {
+        if ordered {
+            setbacks::clear(&world.roots.state, name);
+            memory.said = None;
+        }
+        match rounds(world, name, &mut memory, ordered).await {
             Ok(again) => again,
             Err(error) => {
                 memory.failures += 1;
@@ -63,19 +73,11 @@ pub async fn reconcile(world: &World, name: &ContainerName, mut memory: Memory) 
     (memory, again)
 }
 
-/// The same at a human's word: `dbssl.redeploy=manual` and earlier setbacks do not hold it back.
-pub async fn apply(world: &World, name: &ContainerName) -> Result<Option<Duration>, DockerError> {
-    let span = info_span!("database", container = %name);
-    setbacks::clear(&world.roots.state, name);
-    let mut memory = Memory::default();
-    rounds(world, name, &mut memory, Some(Redeploy::Auto)).instrument(span).await
-}
-
 async fn rounds(
     world: &World,
     name: &ContainerName,
     memory: &mut Memory,
-    ordered: Option<Redeploy>,
+    ordered: bool,
 ) -> Result<Option<Duration>, DockerError> {
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
@@ -96,7 +98,7 @@ async fn rounds(
             }
             Look::Ours(subject) => subject,
         };
-        let allowed = ordered.unwrap_or(subject.observed.desired.redeploy);
+        let allowed = if ordered { Redeploy::Auto } else { subject.observed.desired.redeploy };
         let now = clock::now();
         let plan = plan(&subject.observed, allowed, now);
         if !matches!(plan, Plan::Wait { why: Wait::Life(Life::Starting(_)), .. }) {
@@ -136,7 +138,7 @@ async fn rounds(
         let held_until = setbacks::read(&world.roots.state, name)
             .map(|setback| setback.retry_at(&id))
             .filter(|retry_at| now < *retry_at);
-        if steps.contains(&Step::Recreate) && ordered.is_none() {
+        if steps.contains(&Step::Recreate) && !ordered {
             if let Some(retry_at) = held_until {
                 return Ok(Some(until(retry_at, now)));
             }

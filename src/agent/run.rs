@@ -8,7 +8,7 @@
 //! - A signal to stop lets the redeploys under way come to their end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -33,7 +33,9 @@ use crate::{
         castore::{Authority, CaStore, CaStoreError},
         clock,
         docker::{Docker, DockerError, Event, EventKind, Listed},
+        requests,
         systemd::Notifier,
+        watch::Watch,
     },
     model::{ContainerId, ContainerName},
 };
@@ -42,6 +44,8 @@ use crate::{
 const LABELS: &str = "dbssl.";
 /// While something takes long, the service manager is told this often that it goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After a file changed, until it is read.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Why the daemon cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +177,9 @@ struct Agent {
     /// Containers that an event named and whose name has to be asked for.
     questions: JoinSet<(ContainerId, Option<Known>)>,
     running: HashMap<tokio::task::Id, ContainerName>,
+    /// Asked for by a human: to be done whatever the policy and earlier setbacks say.
+    ordered: HashSet<ContainerName>,
+    watch: Option<Watch>,
     bundle_stamp: Option<Stamp>,
 }
 
@@ -183,6 +190,7 @@ impl Agent {
     fn new(world: Arc<World>, host_name: String) -> Self {
         let parallel: NonZeroUsize = world.settings.docker.parallel;
         let bundle_stamp = stamp(&world);
+        let watch = watch(&world);
         Self {
             world,
             host_name,
@@ -193,6 +201,8 @@ impl Agent {
             runs: JoinSet::new(),
             questions: JoinSet::new(),
             running: HashMap::new(),
+            ordered: HashSet::new(),
+            watch,
             bundle_stamp,
         }
     }
@@ -258,6 +268,11 @@ impl Agent {
                 Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
                 Some(answer) = self.questions.join_next() => self.answered(answer),
                 () = at(deadline) => {}
+                () = changed(self.watch.as_ref()) => {
+                    // Whoever writes may not have done yet; more changes meanwhile are one.
+                    tokio::time::sleep(QUIET).await;
+                    self.check_files();
+                }
                 () = sleep_until(next_list) => {
                     next_list = Instant::now() + resync;
                     if let Err(error) = self.list(false).await {
@@ -274,7 +289,7 @@ impl Agent {
 
     /// The truth: what there is. With `all` every container of ours is looked at, else those that changed.
     async fn list(&mut self, all: bool) -> Result<(), DockerError> {
-        self.check_bundle();
+        self.check_files();
         let listed = self.world.docker.list(None).await?;
         let now = Instant::now();
         let before = std::mem::take(&mut self.known);
@@ -360,10 +375,14 @@ impl Agent {
         for name in self.queue.take_due(Instant::now()) {
             let world = Arc::clone(&self.world);
             let memory = self.memories.remove(&name).unwrap_or_default();
+            let ordered = self.ordered.remove(&name);
             let task = {
                 let name = name.clone();
                 self.runs.spawn(async move {
-                    let (memory, again) = reconcile(&world, &name, memory).await;
+                    let (memory, again) = reconcile(&world, &name, memory, ordered).await;
+                    if ordered {
+                        requests::done(&world.roots, &name);
+                    }
                     Ended { name, memory, again }
                 })
             };
@@ -393,6 +412,17 @@ impl Agent {
     fn forget(&mut self, name: &ContainerName) {
         self.queue.forget(name);
         self.memories.remove(name);
+    }
+
+    /// Looks at the files that others write for us.
+    fn check_files(&mut self) {
+        self.check_bundle();
+        let now = Instant::now();
+        for name in requests::all(&self.world.roots) {
+            if self.ordered.insert(name.clone()) {
+                self.queue.poke(name, now);
+            }
+        }
     }
 
     /// Somebody may have replaced the trust bundle: then our CA has to go into it again, and every database
@@ -431,6 +461,32 @@ impl Agent {
         let runs = &mut self.runs;
         with_watchdog(notifier, async { while runs.join_next().await.is_some() {} }).await;
         info!("stopped");
+    }
+}
+
+/// Watches the trust bundle's folder and its parent, and what `dbssl apply` asks for.
+fn watch(world: &World) -> Option<Watch> {
+    let data = &world.roots.data;
+    let folders = requests::folder(&world.roots).map(|requests| {
+        [Some(data.clone()), data.parent().map(Into::into), Some(requests)].into_iter().flatten().collect::<Vec<_>>()
+    });
+    match folders.map(|folders| Watch::folders(&folders)) {
+        Ok(Ok(watch)) => Some(watch),
+        Ok(Err(error)) => {
+            warn!(%error, "changes of files are seen at the slow list only");
+            None
+        }
+        Err(error) => {
+            warn!(%error, "changes of files are seen at the slow list only");
+            None
+        }
+    }
+}
+
+async fn changed(watch: Option<&Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 

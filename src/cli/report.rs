@@ -1,0 +1,212 @@
+//! One labelled container as the verbs show it: what was asked for, what is served, what would be done.
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    agent::{
+        observe::{Look, Subject, observe},
+        world::World,
+    },
+    decide::plan::{Plaintext, Plan, Serving, Wait, plan},
+    host::{clock, docker::DockerError, setbacks},
+    model::{Engine, Mode, inspect::Inspect},
+};
+
+/// How a container stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It serves what it should, verified just now.
+    Proved,
+    /// Something is to be done, or awaited.
+    Pending,
+    /// TLS works, but the mode's demand to refuse plaintext is not met.
+    Unenforced,
+    /// Somebody else configured its TLS.
+    Foreign,
+    /// Nothing can be done with it as it is.
+    Refused,
+    /// Its labels are wrong.
+    Mislabelled,
+}
+
+impl Standing {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Pending => "pending",
+            Self::Unenforced => "unenforced",
+            Self::Foreign => "foreign",
+            Self::Refused => "refused",
+            Self::Mislabelled => "mislabelled",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub container: String,
+    pub engine: Option<Engine>,
+    pub mode: Option<Mode>,
+    pub standing: Standing,
+    /// What would be done, or why nothing is.
+    pub plan: String,
+    /// The served leaf's end, RFC 3339 date.
+    pub valid_until: Option<String>,
+    /// SHA-256 of the served leaf, in hexadecimal.
+    pub fingerprint: Option<String>,
+    pub names: Vec<String>,
+    /// `refused`, `accepted`, or nothing where it was not looked at.
+    pub plaintext: Option<&'static str>,
+    /// Why the last redeploy was rolled back, and when the next one may begin.
+    pub setback: Option<String>,
+}
+
+impl Report {
+    pub fn is_proved(&self) -> bool {
+        self.standing == Standing::Proved
+    }
+}
+
+/// Looks at the container; `None` if it is none of ours.
+pub async fn of(world: &World, inspect: Inspect) -> Result<Option<Report>, DockerError> {
+    let (name, id) = (inspect.name().clone(), inspect.id().clone());
+    let blank = |standing, plan| Report {
+        container: name.to_string(),
+        engine: None,
+        mode: None,
+        standing,
+        plan,
+        valid_until: None,
+        fingerprint: None,
+        names: Vec::new(),
+        plaintext: None,
+        setback: None,
+    };
+    let mut report = match observe(world, inspect).await? {
+        Look::NotOurs => return Ok(None),
+        Look::Wrong(problems) => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            blank(Standing::Mislabelled, problems.join("; "))
+        }
+        Look::Unsuitable(why) => blank(Standing::Refused, why),
+        Look::Ours(subject) => of_subject(&subject, blank(Standing::Pending, String::new())),
+    };
+    report.setback = setbacks::read(&world.roots.state, &name).map(|setback| {
+        let at = |time: time::OffsetDateTime| time.replace_nanosecond(0).unwrap_or(time);
+        format!("{} (at {}, next try {})", setback.why, at(setback.at), at(setback.retry_at(&id)))
+    });
+    Ok(Some(report))
+}
+
+fn of_subject(subject: &Subject, blank: Report) -> Report {
+    let observed = &subject.observed;
+    let plan = plan(observed, observed.desired.redeploy, clock::now());
+    let standing = match &plan {
+        Plan::Settled { .. } => Standing::Proved,
+        Plan::NotEnforced(_) => Standing::Unenforced,
+        Plan::Foreign(_) => Standing::Foreign,
+        Plan::Refuse(_) => Standing::Refused,
+        Plan::Act(_) | Plan::Wait { .. } => Standing::Pending,
+    };
+    let leaf = match &observed.serving {
+        Serving::Tls { chain, .. } => chain.first(),
+        _ => None,
+    };
+    Report {
+        engine: Some(subject.spec.engine()),
+        mode: Some(observed.desired.mode),
+        standing,
+        plan: match &plan {
+            Plan::Wait { pending, why: Wait::Life(life) } if pending.is_empty() => life.to_string(),
+            plan => plan.to_string(),
+        },
+        valid_until: leaf.map(|leaf| leaf.not_after().date().to_string()),
+        fingerprint: leaf.map(crate::pki::Certificate::fingerprint_hex),
+        names: leaf.map(|leaf| leaf.sans().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        plaintext: match observed.plaintext {
+            Plaintext::Accepted => Some("accepted"),
+            Plaintext::Refused { .. } => Some("refused"),
+            Plaintext::NotLooked | Plaintext::Unknown(_) => None,
+        },
+        ..blank
+    }
+}
+
+/// Columns for a terminal; what is not proved is explained below them.
+pub fn table(reports: &[Report]) -> String {
+    if reports.is_empty() {
+        return "no container is labelled: set dbssl.enable=true on a database\n".to_owned();
+    }
+    let mut rows = vec![["CONTAINER", "ENGINE", "MODE", "STATE", "PLAINTEXT", "VALID UNTIL"].map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.container.clone(),
+            report.engine.map_or_else(dash, |engine| engine.to_string()),
+            report.mode.map_or_else(dash, |mode| mode.to_string()),
+            report.standing.word().to_owned(),
+            report.plaintext.map_or_else(dash, str::to_owned),
+            report.valid_until.clone().unwrap_or_else(dash),
+        ]
+    }));
+    let mut text = columns(&rows);
+    for report in reports.iter().filter(|report| !report.is_proved()) {
+        text.push_str(&format!("\n{}: {}\n", report.container, report.plan));
+        if let Some(setback) = &report.setback {
+            text.push_str(&format!("{}: the last redeploy failed: {setback}\n", report.container));
+        }
+    }
+    text
+}
+
+/// One line for each container: what would be done and why.
+pub fn plans(reports: &[Report]) -> String {
+    if reports.is_empty() {
+        return table(reports);
+    }
+    reports.iter().map(|report| format!("{}: {}\n", report.container, report.plan)).collect()
+}
+
+/// All that is known of one container, a line each.
+pub fn detail(report: &Report) -> String {
+    let mut rows = vec![
+        ["container".to_owned(), report.container.clone()],
+        ["state".to_owned(), report.standing.word().to_owned()],
+        ["plan".to_owned(), report.plan.clone()],
+    ];
+    let mut more = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push([key.to_owned(), value]);
+        }
+    };
+    more("engine", report.engine.map(|engine| engine.to_string()));
+    more("mode", report.mode.map(|mode| mode.to_string()));
+    more("plaintext", report.plaintext.map(str::to_owned));
+    more("valid until", report.valid_until.clone());
+    more("names", (!report.names.is_empty()).then(|| report.names.join(", ")));
+    more("sha256", report.fingerprint.clone());
+    more("last setback", report.setback.clone());
+    columns(&rows)
+}
+
+/// `{"containers": […]}`, a list for machines.
+pub fn json(reports: &[Report]) -> Result<String, serde_json::Error> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(&json!({ "containers": reports }))?))
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: Vec<usize> =
+        (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
