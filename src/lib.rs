@@ -14,3 +14,4 @@
 //! Imports point up this table only; `tests/architecture.rs` holds it.
 
 pub mod model;
+pub mod pki;
