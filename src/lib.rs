@@ -13,5 +13,6 @@
 //!
 //! Imports point up this table only; `tests/architecture.rs` holds it.
 
+pub mod host;
 pub mod model;
 pub mod pki;

@@ -33,7 +33,7 @@ pub use certificate::{Certificate, CertificateError, KeyKind};
 pub use check::{CaFlaw, CaWarning, ChainProblem, check_ca, check_chain, renewal_at, renewal_due};
 pub use issue::{Ca, CaId, CaProblem, Leaf, LeafRequest, PkiError};
 pub use key::{KeyProblem, KeyType, key_matches};
-pub use read::{ReadProblem, certificates_within, read_pem};
+pub use read::{ReadProblem, certificates_within, extendable, read_pem};
 
 /// `now` for tests: a date within every certificate that they make.
 #[cfg(test)]

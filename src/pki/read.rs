@@ -93,6 +93,21 @@ pub fn certificates_within(bytes: &[u8]) -> Vec<Certificate> {
     blocks.iter().filter_map(|block| block.certificate(0).ok()).collect()
 }
 
+/// The certificates of a file to whose end another may be added so that readers of PEM find it: it is text, its
+/// blocks are whole, and no certificate is damaged. Blocks of other kinds are passed over, as readers do.
+pub fn extendable(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
+    match read_pem(bytes) {
+        Err(problem @ (ReadProblem::Utf16 | ReadProblem::Binary)) => return Err(problem),
+        Err(problem @ (ReadProblem::Der | ReadProblem::Pkcs12 | ReadProblem::Pkcs7Der)) => {
+            return Err(problem);
+        }
+        _ => {}
+    }
+    let blocks = blocks(bytes)?;
+    let certificates = blocks.iter().enumerate().filter(|(_, block)| block.label == "CERTIFICATE");
+    certificates.map(|(index, block)| block.certificate(index + 1)).collect()
+}
+
 fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes)
 }

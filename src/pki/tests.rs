@@ -82,7 +82,7 @@ impl OpenSsl {
     }
 
     /// A certificate by `ca`: `NAME.crt`, `NAME.key`.
-    fn signed(&self, name: &str, ca: &str, extensions: &str, options: &str) -> Certificate {
+    pub(crate) fn signed(&self, name: &str, ca: &str, extensions: &str, options: &str) -> Certificate {
         self.write(&format!("{name}.ext"), extensions);
         self.run(&format!("req -new -config empty.cnf -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         self.run(&format!("x509 -req -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -days 3000 -extfile {name}.ext -out {name}.crt {options}"));
