@@ -1,0 +1,102 @@
+//! A CA that a user brings: `coolify-ca.crt` with `coolify-ca.key` beside it.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{Line, Notice};
+use crate::{
+    host::files,
+    model::{Roots, San, Sans, Secret},
+    pki::{self, Ca, CaProblem, Certificate, ChainProblem, KeyType, LeafRequest},
+};
+
+/// The CA that a user offers: a certificate in `coolify-ca.crt` whose key is `coolify-ca.key`.
+pub(super) fn offered_ca(
+    roots: &Roots,
+    bytes: &[u8],
+    now: OffsetDateTime,
+    notices: &mut Vec<Notice>,
+) -> Option<Line> {
+    // A file with anything but certificates in it is added to, but not taken over.
+    let certificates = pki::read_pem(bytes).ok()?;
+    let path = roots.custom_key();
+    let mut refuse = |why: String| {
+        notices.push(Notice::KeyRefused { key: path.clone(), why });
+        None
+    };
+    let key = match files::read(&path) {
+        Ok(None) => return None,
+        Ok(Some(key)) => key.content,
+        Err(why) => return refuse(format!("{why}: {}", why.source)),
+    };
+    let line = match line_of(&certificates, &key, now) {
+        Ok(line) => line,
+        Err(why) => return refuse(why),
+    };
+    if let Err(why) = try_out(&line, now) {
+        return refuse(why);
+    }
+    match files::tighten(&path, 0o600) {
+        Ok(true) => notices.push(Notice::KeyTightened { path }),
+        Ok(false) => {}
+        Err(why) => return refuse(format!("{why}: {}", why.source)),
+    }
+    Some(line)
+}
+
+/// The certificate that the key belongs to, and those above it.
+fn line_of(certificates: &[Certificate], key: &Secret, now: OffsetDateTime) -> Result<Line, String> {
+    let said = |problem: CaProblem| match &problem {
+        CaProblem::Flaw(flaw) => format!("{problem}: {flaw}"),
+        CaProblem::Key(why) => format!("{problem}: {why}"),
+        CaProblem::KeyOfAnother { .. } => problem.to_string(),
+    };
+    let mut first = None;
+    // A CA may be in the file twice, as a root and cross-signed by another: the root serves more clients.
+    let (selfmade, below): (Vec<_>, Vec<_>) = certificates.iter().partition(|one| one.self_signed());
+    for certificate in selfmade.into_iter().chain(below) {
+        match Ca::load(certificate, key, now) {
+            Ok(ca) => {
+                let mut line = vec![certificate.clone()];
+                while let Some(last) = line.last().filter(|last| !last.self_signed()) {
+                    let above = certificates
+                        .iter()
+                        .find(|above| last.issuer_raw() == above.subject_raw() && last.signed_by(above))
+                        .filter(|above| !line.contains(above));
+                    match above {
+                        Some(above) => line.push(above.clone()),
+                        None => {
+                            return Err(format!(
+                                "its certificate is an intermediate, and its issuer {} is not in the file; needed: all certificates up to the root",
+                                last.issuer()
+                            ));
+                        }
+                    }
+                }
+                return Ok(Line::new(ca, line));
+            }
+            // What is wrong with the right certificate tells more than that the others are not the right one.
+            Err(problem @ CaProblem::KeyOfAnother { .. }) => _ = first.get_or_insert(problem),
+            Err(problem) => return Err(said(problem)),
+        }
+    }
+    Err(first.map(said).unwrap_or_default())
+}
+
+/// Issue one leaf as every container would get it, and check it as the strictest client would.
+fn try_out(line: &Line, now: OffsetDateTime) -> Result<(), String> {
+    let sans = Sans::from([San::Dns("localhost".to_owned())]);
+    let request = LeafRequest {
+        common_name: "localhost",
+        sans: &sans,
+        key_type: KeyType::P256,
+        lifetime: Duration::days(1),
+    };
+    let leaf = line
+        .ca
+        .issue(&request, now)
+        .map_err(|why| format!("a certificate under it cannot be made: {why}"))?;
+    let served: Vec<Certificate> = std::iter::once(leaf.certificate).chain(leaf.chain).collect();
+    let root = line.certificates.last().cloned();
+    pki::check_chain(&served, root.as_slice(), &sans, now)
+        .map_err(|why: ChainProblem| format!("clients would refuse a certificate under it: {why}"))
+}
