@@ -13,4 +13,5 @@
 //!
 //! Imports point up this table only; `tests/architecture.rs` holds it.
 
+pub mod engine;
 pub mod model;
