@@ -116,7 +116,7 @@ const SEPARATE_FILES: &[File] = &[
 macro_rules! volatile_paths {
     ($($more:literal),* $(,)?) => {
         &[
-            "/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc", "/sys", "/.dockerenv",
+            "/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc", "/sys", "/.dockerenv", "/sbin/docker-init", "/usr/sbin/docker-init",
             "/root/.bash_history", "/root/.ash_history", "/root/.lesshst", "/root/.viminfo",
             $($more),*
         ]

@@ -14,4 +14,5 @@
 //! Imports point up this table only; `tests/architecture.rs` holds it.
 
 pub mod engine;
+pub mod host;
 pub mod model;

@@ -4,7 +4,8 @@
 //!
 //! Caveats: a `pg_hba.conf` that is a mount of its own, or belongs to another user than the server's, is refused: a
 //! rename cannot replace the one, and would change the owner of the other. A setting `hba_file` in a file that
-//! postgresql.conf includes is seen only if the server answers on its Unix socket without a password.
+//! postgresql.conf includes is seen only if the server answers on its Unix socket: without a password, or with the
+//! one that the image was given.
 
 use super::{Postgres, configuration_directory, last, settings_in};
 use crate::{

@@ -25,8 +25,17 @@ ask_the_server() {
     : "${sockets:=/var/run/postgresql}"
     noted_port=$(noted 4)
     case $noted_port in '' | *[!0-9]*) noted_port=$port ;; esac
-    if [ -n "${POSTGRES_USER_FILE:-}" ] && [ -r "$POSTGRES_USER_FILE" ]; then
+    if [ -r "${POSTGRES_USER_FILE:-}" ]; then
         user=$(cat "$POSTGRES_USER_FILE")
+    fi
+    # Where the image gets it, for those who ask for one even on the socket.
+    if [ -z "${PGPASSWORD:-}" ]; then
+        PGPASSWORD=${POSTGRES_PASSWORD:-}
+        if [ -r "${POSTGRES_PASSWORD_FILE:-}" ]; then
+            PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+        fi
+        export PGPASSWORD
+        [ -n "$PGPASSWORD" ] || unset PGPASSWORD
     fi
     PGCONNECT_TIMEOUT=5 PGOPTIONS='-c statement_timeout=5000' PGAPPNAME=dbssl psql -w -X -q -A -t \
         -h "$sockets" -p "$noted_port" -U "$user" -d postgres -c 'SHOW hba_file' 2>/dev/null </dev/null

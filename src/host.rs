@@ -1,0 +1,3 @@
+//! The outside world, one thing a file.
+
+pub mod probe;
