@@ -10,6 +10,7 @@ pub mod docker;
 pub mod files;
 pub mod journal;
 pub mod lock;
+pub mod probe;
 pub mod requests;
 pub mod setbacks;
 pub mod systemd;

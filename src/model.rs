@@ -193,7 +193,9 @@ impl fmt::Display for ContainerName {
 
 /// Not a container's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("found container name {0:?}, allowed: a letter or digit, then letters, digits, '_', '.', '-', at most 200")]
+#[error(
+    "found container name {0:?}, allowed: a letter or digit, then letters, digits, '_', '.', '-', at most 200"
+)]
 pub struct BadName(pub String);
 
 /// A container's full id: 64 hexadecimal digits.
