@@ -15,7 +15,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    model::{Roots, Sans},
+    model::{KeyType, Roots, Sans},
     san,
     shown::Shown,
 };
@@ -61,16 +61,6 @@ pub struct Docker {
 pub struct Log {
     pub level: Level,
     pub format: Format,
-}
-
-/// The kinds of key that every tested client accepts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeyType {
-    #[default]
-    P256,
-    P384,
-    Rsa2048,
-    Rsa3072,
 }
 
 /// The least that is logged.
@@ -493,6 +483,12 @@ trait Word: Copy {
     fn word(self) -> &'static str;
 }
 
+impl Word for KeyType {
+    fn word(self) -> &'static str {
+        Self::word(self)
+    }
+}
+
 fn word<T: Word>(value: &DeValue<'_>, all: &[T]) -> Result<T, String> {
     let found = value.as_str().and_then(|found| all.iter().find(|one| one.word() == found));
     found.copied().ok_or_else(|| {
@@ -520,7 +516,6 @@ macro_rules! words {
     )+};
 }
 words! {
-    KeyType { P256 = "p256", P384 = "p384", Rsa2048 = "rsa2048", Rsa3072 = "rsa3072" }
     Level { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" }
     Format { Text = "text", Json = "json" }
 }

@@ -19,10 +19,11 @@ use crate::{
     },
     engine::Holds,
     host::{
-        castore::{CaStore, CaStoreError},
-        certdir::{CertDir, CertDirError, CertFile, FileContent},
+        castore::{Audited, CaStore, CaStoreError},
+        certdir::{CertDir, CertDirError, CertFile},
         clock,
         docker::DockerError,
+        files::FileContent,
     },
     model::{Redeploy, Secret},
     pki::{Certificate, Leaf, LeafRequest, PkiError},
@@ -105,7 +106,7 @@ fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError>
     let now = clock::now();
     let leaf = authority.issuing.issue(&request, now)?;
     let chain: Vec<_> = std::iter::once(&leaf.certificate).chain(&leaf.chain).cloned().collect();
-    CaStore::open(world.roots.ca_store()).audit_leaf(&leaf.certificate, subject.inspect.name(), now)?;
+    CaStore::open(world.roots.ca_store()).audit(Audited::LeafIssued, &leaf.certificate, now)?;
     let contents: Vec<_> = subject
         .spec
         .files()

@@ -107,10 +107,10 @@ async fn write(
     world: &World,
     inside: &Inside,
     hba: &Hba,
-    wanted: impl AsRef<[u8]>,
+    wanted: Option<Vec<u8>>,
 ) -> Result<(), EnforceError> {
-    if wanted.as_ref() != hba.content {
-        let output = run(world, inside, exec::write_hba(hba, wanted.as_ref())).await?;
+    if let Some(wanted) = wanted {
+        let output = run(world, inside, exec::write_hba(hba, &wanted)).await?;
         exec::parse_written(view(&output))?;
     }
     // Also when the file was right already: it may never have been loaded.

@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -120,7 +121,7 @@ pub async fn look(
         Served::Tls { ready: false, .. } => return Serving::Unreachable("it is still starting".to_owned()),
         Served::Tls { chain, ready: true } => chain,
     };
-    let chain: Result<Vec<_>, _> = chain.into_iter().map(Certificate::from_der).collect();
+    let chain: Result<Vec<_>, _> = chain.into_iter().map(|der| Certificate::from_der(der.to_vec())).collect();
     let chain = match chain {
         Ok(chain) => chain,
         Err(error) => return Serving::Failed(format!("it serves something that is no certificate: {error}")),
@@ -138,10 +139,9 @@ async fn verify(
 ) -> Result<(), String> {
     let roots = world.authority().roots.clone();
     check_chain(chain, &roots, names, now).map_err(|problem| problem.to_string())?;
-    let anchors: Vec<_> = roots.iter().map(|root| root.der().to_vec()).collect();
-    probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout)
-        .await
-        .map_err(|error| error.to_string())
+    let anchors: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.der())).collect();
+    let verified = probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout).await;
+    verified.map(drop).map_err(|error| error.to_string())
 }
 
 /// Whether a client from outside gets in without TLS.

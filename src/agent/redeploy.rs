@@ -41,7 +41,7 @@ const LARGEST_SECRETS: usize = 8 << 20;
 const LEAST_GRACE: i64 = 60;
 
 /// One container to be recreated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Job<'a> {
     pub old: &'a Inspect,
     pub image: &'a Image,
@@ -195,7 +195,7 @@ pub(super) async fn prove_successor(
     expectation: &Expectation,
 ) -> Result<(), Abort> {
     let proved = async {
-        match prove::until_proved(world, new, expectation, world.settings.ready_timeout).await {
+        match prove::until_proved(world, new, expectation, world.settings.docker.ready_timeout).await {
             Ok(()) => Ok(()),
             Err(Unproved::Stopped) => Err(Abort::UserStopped),
             Err(unproved) => Err(Abort::Unproved(unproved.to_string())),

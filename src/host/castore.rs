@@ -241,6 +241,21 @@ impl CaStore {
         Ok(Authority { roots: usable_roots(&anchors, &held, now), issuing: issuing.ca, notices })
     }
 
+    /// What is in force by the record, and what `coolify-ca.crt` holds now. Changes nothing, not even what would
+    /// have to be mended; `None` if there is no CA yet.
+    pub fn current(roots: &Roots, now: OffsetDateTime) -> Result<Option<Authority>, CaStoreError> {
+        let store = Self::open(roots.ca_store());
+        let Some(index) = store.index()? else { return Ok(None) };
+        let Some(id) = index.issuing() else { return Ok(None) };
+        let mut notices = Vec::new();
+        let line = store.load(id, now, &mut notices)?;
+        let held = TrustBundle::open(roots.bundle()).read()?.unwrap_or_default();
+        let published = pki::certificates_within(&held);
+        let anchors: Vec<_> =
+            store.anchors(&index, &line)?.into_iter().filter(|root| published.contains(root)).collect();
+        Ok(Some(Authority { roots: usable_roots(&anchors, &held, now), issuing: line.ca, notices }))
+    }
+
     /// Add one line to the audit record: no more than what is public in the certificate.
     pub fn audit(
         &self,

@@ -174,7 +174,7 @@ impl Ca {
         lifetime: Duration,
         now: OffsetDateTime,
     ) -> Result<Self, PkiError> {
-        let key = key_type.generate().map_err(|why| PkiError::Generate(key_type, why))?;
+        let key = key::generate(key_type).map_err(|why| PkiError::Generate(key_type, why))?;
         let key_id = key_id(&key);
         let short = &der::hex(&key_id)[..8];
         let room = COMMON_NAME - "dbssl CA  ".len() - short.len();
@@ -239,7 +239,7 @@ impl Ca {
         if request.sans.is_empty() {
             return Err(PkiError::NoNames);
         }
-        let key = request.key_type.generate().map_err(|why| PkiError::Generate(request.key_type, why))?;
+        let key = key::generate(request.key_type).map_err(|why| PkiError::Generate(request.key_type, why))?;
         let end = self.chain.iter().map(Certificate::not_after).chain([self.certificate.not_after()]).min();
         let mut params = params(request.lifetime, end, now)?;
         let name: String = request.common_name.chars().take(COMMON_NAME).collect();
@@ -249,7 +249,7 @@ impl Ca {
         params.subject_alt_names = request.sans.iter().map(alternative_name).collect::<Result<_, _>>()?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        if request.key_type.is_rsa() {
+        if key::is_rsa(request.key_type) {
             params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

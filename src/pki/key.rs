@@ -1,7 +1,5 @@
 //! Private keys: which kinds we make, and reading the ones that others made.
 
-use std::{fmt, str::FromStr};
-
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
@@ -10,63 +8,21 @@ use super::{
     Certificate, der,
     read::{self, Block},
 };
-use crate::model::{Secret, UnknownWord};
+use crate::model::{KeyType, Secret};
 
-/// The kind of key to make. P-521 and Ed25519 are left out on purpose: many clients refuse the first, and
-/// libpq's default channel binding fails under a CA with the second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyType {
-    #[default]
-    P256,
-    P384,
-    Rsa2048,
-    Rsa3072,
+/// Whether a TLS client may encrypt to this key, which is what keyEncipherment permits.
+pub(super) const fn is_rsa(key_type: KeyType) -> bool {
+    matches!(key_type, KeyType::Rsa2048 | KeyType::Rsa3072)
 }
 
-impl KeyType {
-    pub const ALL: [Self; 4] = [Self::P256, Self::P384, Self::Rsa2048, Self::Rsa3072];
-
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::P256 => "p256",
-            Self::P384 => "p384",
-            Self::Rsa2048 => "rsa2048",
-            Self::Rsa3072 => "rsa3072",
-        }
+pub(super) fn generate(key_type: KeyType) -> Result<Zeroizing<KeyPair>, rcgen::Error> {
+    match key_type {
+        KeyType::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+        KeyType::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
+        KeyType::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
+        KeyType::Rsa3072 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072),
     }
-
-    /// Whether a TLS client may encrypt to this key, which is what keyEncipherment permits.
-    pub(super) const fn is_rsa(self) -> bool {
-        matches!(self, Self::Rsa2048 | Self::Rsa3072)
-    }
-
-    pub(super) fn generate(self) -> Result<Zeroizing<KeyPair>, rcgen::Error> {
-        match self {
-            Self::P256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            Self::P384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-            Self::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
-            Self::Rsa3072 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072),
-        }
-        .map(Zeroizing::new)
-    }
-}
-
-impl fmt::Display for KeyType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl FromStr for KeyType {
-    type Err = UnknownWord;
-
-    fn from_str(found: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|kind| kind.word() == found).ok_or_else(|| UnknownWord {
-            found: found.to_owned(),
-            allowed: Self::ALL.map(Self::word).join(", "),
-        })
-    }
+    .map(Zeroizing::new)
 }
 
 /// Why a key file cannot be used.
