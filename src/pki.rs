@@ -31,7 +31,7 @@ pub(crate) mod tests;
 
 pub use certificate::{Certificate, CertificateError, KeyKind};
 pub use check::{CaFlaw, CaWarning, ChainProblem, check_ca, check_chain, renewal_at, renewal_due};
-pub use issue::{Ca, CaId, CaProblem, Leaf, LeafRequest, PkiError};
+pub use issue::{BadCaId, Ca, CaId, CaProblem, Leaf, LeafRequest, PkiError};
 pub use key::{KeyProblem, key_matches};
 
 pub use crate::model::KeyType;

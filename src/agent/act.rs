@@ -129,7 +129,8 @@ fn content(holds: Holds, leaf: &Leaf, chain: &[Certificate], roots: &[Certificat
         Holds::Chain => pem(chain).into_bytes(),
         Holds::Key => leaf.key.expose().to_vec(),
         Holds::ChainAndKey => [pem(chain).as_bytes(), leaf.key.expose()].concat(),
-        Holds::Ca => pem(roots).into_bytes(),
+        // MySQL's reload verifies the leaf alone against it (error 3888 else): so the rest of its chain, too.
+        Holds::Ca => [pem(roots), pem(&leaf.chain)].concat().into_bytes(),
     })
 }
 

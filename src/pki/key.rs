@@ -66,7 +66,9 @@ pub(super) fn fingerprint_hex(key: &KeyPair) -> String {
 }
 
 /// A key with its DER, whichever of the three containers it came in.
-pub(super) fn read_key(pem: &[u8]) -> Result<(Zeroizing<KeyPair>, PrivateKeyDer<'static>), KeyProblem> {
+pub(super) fn read_key(
+    pem: &[u8],
+) -> Result<(Zeroizing<KeyPair>, Zeroizing<PrivateKeyDer<'static>>), KeyProblem> {
     let blocks = read::blocks(pem).map_err(|_| KeyProblem::HalfWritten)?;
     let keys: Vec<&Block<'_>> = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
     let block = match keys.as_slice() {
@@ -84,8 +86,8 @@ pub(super) fn read_key(pem: &[u8]) -> Result<(Zeroizing<KeyPair>, PrivateKeyDer<
         _ => {}
     }
     let normal = Zeroizing::new(block.to_pem());
-    let der = PrivateKeyDer::from_pem_slice(&normal).map_err(|_| KeyProblem::Unusable)?;
-    let key = KeyPair::try_from(&der).map(Zeroizing::new).map_err(|_| KeyProblem::Unusable)?;
+    let der = PrivateKeyDer::from_pem_slice(&normal).map(Zeroizing::new).map_err(|_| KeyProblem::Unusable)?;
+    let key = KeyPair::try_from(&*der).map(Zeroizing::new).map_err(|_| KeyProblem::Unusable)?;
     Ok((key, der))
 }
 

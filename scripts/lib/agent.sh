@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# A dbssl of one's own for a demonstration or a measurement: built from this tree, with its files in a folder of its
+# own. Needs say.sh, install.sh and $root.
+
+binary=$root/target/release/dbssl
+
+build_dbssl() { (cd "$root" && cargo build --release --locked); }
+
+# An agent looks after every labelled container of its host. One that is started here and ended soon must therefore
+# find nobody else's.
+refuse_beside_others() {
+    local others
+    others=$(docker ps -a --filter label=dbssl.enable --format '{{.Names}}' | paste -sd ' ')
+    if [[ -n $others ]]; then
+        fail "there are labelled containers already, and a second agent would change them: $others"
+    fi
+    if have systemctl && systemctl is-active --quiet dbssl; then
+        fail 'the service dbssl runs on this machine, and two agents would work against each other'
+    fi
+}
+
+# start_agent FOLDER: everything of it is in FOLDER, the log in FOLDER/agent.log.
+start_agent() {
+    # In a session of its own: Ctrl-C in the terminal is for the script, which then ends the agent in order.
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    as_root sh -c 'setsid "$@" >"$0/agent.log" 2>&1 </dev/null & echo $! >"$0/agent.pid"' "$1" \
+        "$binary" run --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
+}
+
+agent_runs() { as_root kill -0 "$(cat "$1/agent.pid")" 2>/dev/null; }
+
+# It ends what it has begun before it leaves; a redeploy under way can take as long as its database.
+stop_agent() {
+    local end=$((SECONDS + 120))
+    [[ -s $1/agent.pid ]] && agent_runs "$1" || return 0
+    as_root kill "$(cat "$1/agent.pid")"
+    while agent_runs "$1"; do
+        if ((SECONDS >= end)); then
+            warn 'the agent does not end by itself; killing it'
+            as_root kill -KILL "$(cat "$1/agent.pid")"
+            break
+        fi
+        sleep 0.1
+    done
+}
+
+# agent_status FOLDER: succeeds if every labelled container is proved.
+agent_status() {
+    as_root "$binary" status --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
+}
