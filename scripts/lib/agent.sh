@@ -2,7 +2,7 @@
 # A dbssl of one's own for a demonstration or a measurement: built from this tree, with its files in a folder of its
 # own. Needs say.sh, install.sh and $root.
 
-binary=$root/target/release/dbssl
+binary=${CARGO_TARGET_DIR:-${root:?}/target}/release/dbssl
 
 build_dbssl() { (cd "$root" && cargo build --release --locked); }
 
