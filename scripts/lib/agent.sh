@@ -10,12 +10,14 @@ build_dbssl() { (cd "$root" && cargo build --release --locked); }
 # find nobody else's.
 refuse_beside_others() {
     local others
+    need pgrep procps
     others=$(docker ps -a --filter label=dbssl.enable --format '{{.Names}}' | paste -sd ' ')
     if [[ -n $others ]]; then
         fail "there are labelled containers already, and a second agent would change them: $others"
     fi
-    if have systemctl && systemctl is-active --quiet dbssl; then
-        fail 'the service dbssl runs on this machine, and two agents would work against each other'
+    # An agent of the usual Docker Engine is no concern of another engine's.
+    if [[ -z ${DOCKER_HOST:-} ]] && pgrep -x dbssl >/dev/null; then
+        fail 'dbssl runs on this machine already, and two agents would work against each other'
     fi
 }
 

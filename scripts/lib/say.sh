@@ -31,7 +31,7 @@ quietly() {
     rm -f "$log"
 }
 
-# Polls until COMMAND succeeds: wait_for SECONDS WHAT COMMAND…
+# Polls until COMMAND succeeds: wait_for SECONDS WHAT COMMAND… What COMMAND prints is thrown away; it must not `fail`.
 wait_for() {
     local seconds=$1 what=$2 end
     shift 2

@@ -251,11 +251,16 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a label is meant for us, however it is written: `dbssl`, and what has a separator behind it.
+/// Whether a label is meant for us: `dbssl.` in any case is; with another separator (`dbssl-enable`) it is if it
+/// is nearly one of ours, since others have names that begin so, too (`dbssl-backup.schedule`).
 fn looks_like_ours(label: &str) -> bool {
-    let label = label.trim_start().as_bytes();
-    label.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"dbssl"))
-        && label.get(5).is_none_or(|next| !next.is_ascii_alphanumeric())
+    const NEAR: usize = 2;
+    let trimmed = label.trim_start();
+    let Some(rest) = trimmed.get(5..).filter(|_| trimmed[..5].eq_ignore_ascii_case("dbssl")) else { return false };
+    rest.is_empty()
+        || rest.starts_with('.')
+        || (rest.starts_with(|next: char| !next.is_alphanumeric())
+            && strsim::osa_distance(nearest_label(label), &normalised(label)) <= NEAR)
 }
 
 /// The known label that is most like this one; the first of them if several are.
