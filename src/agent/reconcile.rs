@@ -24,7 +24,10 @@ use crate::{
         docker::DockerError,
         setbacks::{self, Setback},
     },
-    model::{ContainerId, ContainerName, Redeploy, inspect::Inspect},
+    model::{
+        ContainerId, ContainerName, Redeploy,
+        inspect::{Inspect, State},
+    },
 };
 
 /// What is remembered of a container between two runs. Losing it costs a log line, nothing else.
@@ -82,6 +85,10 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
+        if inspect.state() == State::Created {
+            // Between the two calls of `docker run`, or a rehearsal of ours. Its start brings us back.
+            return Ok(None);
+        }
         let subject = match observe(world, inspect.clone()).await? {
             Look::NotOurs => {
                 release(world, &inspect).await;
