@@ -29,7 +29,11 @@ start_agent() {
         "$binary" run --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
 }
 
-agent_runs() { as_root kill -0 "$(cat "$1/agent.pid")" 2>/dev/null; }
+# One that has ended and that nobody has reaped yet has ended.
+agent_runs() {
+    local state
+    state=$(ps -o stat= -p "$(cat "$1/agent.pid")") && [[ $state != Z* ]]
+}
 
 # It ends what it has begun before it leaves; a redeploy under way can take as long as its database.
 stop_agent() {
