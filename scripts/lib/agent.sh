@@ -21,12 +21,17 @@ refuse_beside_others() {
     fi
 }
 
-# start_agent FOLDER: everything of it is in FOLDER, the log in FOLDER/agent.log.
+# start_agent FOLDER: all of it is in FOLDER: ssl/coolify-ca.crt, state, agent.log, agent.pid, and `dbssl`, which is the
+# program with these settings.
 start_agent() {
+    cat >"$1/dbssl" <<SCRIPT
+#!/bin/sh
+exec '$binary' --config '$root/config/dbssl.toml' --data-dir '$1/ssl' --state-dir '$1/state' "\$@"
+SCRIPT
+    chmod 755 "$1/dbssl"
     # In a session of its own: Ctrl-C in the terminal is for the script, which then ends the agent in order.
     # shellcheck disable=SC2016 # expanded by the inner shell
-    as_root sh -c 'setsid "$@" >"$0/agent.log" 2>&1 </dev/null & echo $! >"$0/agent.pid"' "$1" \
-        "$binary" run --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
+    as_root sh -c 'setsid "$0/dbssl" run >"$0/agent.log" 2>&1 </dev/null & echo $! >"$0/agent.pid"' "$1"
 }
 
 # One that has ended and that nobody has reaped yet has ended.
@@ -48,9 +53,4 @@ stop_agent() {
         fi
         sleep 0.1
     done
-}
-
-# agent_status FOLDER: succeeds if every labelled container is proved.
-agent_status() {
-    as_root "$binary" status --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
 }
