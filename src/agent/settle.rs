@@ -178,10 +178,10 @@ async fn settle(
             if !proved {
                 warn!(why, "the successor is not proved, but the old container is gone: keeping the successor");
             }
-            commit(docker, operation, journal, &successor, old.as_ref()).await
+            commit(world, operation, journal, &successor, old.as_ref()).await
         }
         (successor, Some(old)) => {
-            roll_back(docker, operation, journal, successor.as_ref(), &old, why, start_old).await
+            roll_back(world, operation, journal, successor.as_ref(), &old, why, start_old).await
         }
         (None, None) if *verdict == Verdict::Unknown => rebuild(docker, operation).await,
         (None, None) => {
@@ -217,17 +217,18 @@ async fn restarted(docker: &Docker, old: Option<Inspect>) -> Result<Settled, Set
 }
 
 async fn commit(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     journal: &mut Journal,
     successor: &Inspect,
     old: Option<&Inspect>,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
     journal.phase(Phase::Commit)?;
     docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
     if let Some(old) = old.filter(|old| old.running()) {
         // Only where no brake is possible: two must not run on one directory.
-        docker.stop(old.id(), grace(old)).await?;
+        docker.stop(old.id(), grace(old, world)).await?;
     }
     // It runs already, unless Docker itself was restarted meanwhile.
     docker.start(successor.id()).await?;
@@ -240,7 +241,7 @@ async fn commit(
 }
 
 async fn roll_back(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     journal: &mut Journal,
     successor: Option<&Inspect>,
@@ -248,10 +249,11 @@ async fn roll_back(
     why: String,
     start_old: bool,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
     journal.phase(Phase::RollBack)?;
     if let Some(successor) = successor {
         docker.set_restart_policy(successor.id(), &no_restarts()).await?;
-        docker.stop(successor.id(), grace(successor)).await?;
+        docker.stop(successor.id(), grace(successor, world)).await?;
         docker.remove(successor.id()).await?;
     }
     if old.name().as_str() == operation.parked_name() {

@@ -292,6 +292,12 @@ impl Docker {
         bounded("stop", id.short(), limit, client.stop_container(id.as_str(), Some(options))).await
     }
 
+    /// Waits until its process has ended, for as long as a stop with this grace period may take.
+    pub async fn wait_for_end(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
+        let path = format!("/containers/{id}/wait?condition=not-running");
+        self.raw("wait", id.short(), "POST", &path, None, stop_limit(grace)).await.map(drop)
+    }
+
     pub async fn restart(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
         let options = RestartContainerOptionsBuilder::default().t(seconds(grace)).build();
         let limit = stop_limit(grace);
@@ -375,6 +381,21 @@ impl Docker {
         let body = json!({ "Container": id.as_str(), "EndpointConfig": endpoint });
         let path = format!("/networks/{}/connect", raw::encode(network));
         self.post("connect network", network, &path, Some(&body)).await.map(drop)
+    }
+
+    /// Makes a stopped container impossible to start, by Compose, by the daemon or by hand: it is attached to a
+    /// network that does not exist. Docker allows that of a stopped container (a Swarm network may come to this
+    /// host later), and [`Self::disconnect_network`] undoes it.
+    pub async fn brake(&self, id: &ContainerId, network: &str) -> Result<(), DockerError> {
+        let nothing = json!({});
+        match self.connect_network(network, id, &nothing).await {
+            Err(error) if error.not_found() => {}
+            answer => return answer,
+        }
+        // An engine that does not: then to one that is removed right afterwards.
+        self.create_network(network).await?;
+        self.connect_network(network, id, &nothing).await?;
+        self.remove_network(network).await
     }
 
     /// Detaches a container from a network, also from one that is gone.
@@ -516,7 +537,7 @@ impl Docker {
     }
 
     async fn get(&self, call: &'static str, object: &str, path: &str) -> Result<Value, DockerError> {
-        self.raw(call, object, "GET", path, None).await
+        self.raw(call, object, "GET", path, None, CALL).await
     }
 
     async fn post(
@@ -526,7 +547,7 @@ impl Docker {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, DockerError> {
-        self.raw(call, object, "POST", path, body).await
+        self.raw(call, object, "POST", path, body, CALL).await
     }
 
     async fn raw(
@@ -536,10 +557,11 @@ impl Docker {
         method: &str,
         path: &str,
         body: Option<&Value>,
+        limit: Duration,
     ) -> Result<Value, DockerError> {
         let path = format!("/v{}.{}{path}", self.version.0, self.version.1);
-        let answer = timeout(CALL, raw::call(&self.socket, method, &path, body)).await;
-        let answer = answer.unwrap_or(Err(Failure::Timeout(CALL)));
+        let answer = timeout(limit, raw::call(&self.socket, method, &path, body)).await;
+        let answer = answer.unwrap_or(Err(Failure::Timeout(limit)));
         answer.map_err(|failure| DockerError { call, object: object.to_owned(), failure })
     }
 }
