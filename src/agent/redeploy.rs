@@ -8,7 +8,10 @@
 //!   down and braked, and neither has a restart policy until the end.
 //! - No volume is ever removed.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
@@ -24,6 +27,7 @@ use crate::{
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
+        clock,
         docker::{Docker, DockerError, NEVER_KILL},
         journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
     },
@@ -141,11 +145,15 @@ async fn attempt(
     journal.phase(Phase::Park)?;
     docker.rename(old, &operation.parked_name()).await?;
     journal.phase(Phase::Stop)?;
-    let grace = grace(job.old, world);
+    let since = clock::now().unix_timestamp();
+    let mut stop = pin!(docker.stop(old, grace(job.old, world)));
+    let stopped = tokio::select! {
+        stopped = &mut stop => Some(stopped),
+        () = docker.process_ended(old, since) => None,
+    };
     // Docker takes some 100 ms to clear up after the process has ended. The successor is made meanwhile, and not
-    // before: beside a running container Compose would take it for a replica too many.
+    // before: beside a running database Compose would take it for a replica too many.
     let make = async {
-        docker.wait_for_end(old, grace).await?;
         journal.phase(Phase::Create)?;
         let new = docker.create(operation.name.as_str(), &successor.body).await?;
         journal.phase(Phase::Furnish)?;
@@ -157,8 +165,14 @@ async fn attempt(
         }
         Ok::<_, Abort>(new)
     };
+    let stopping = async {
+        match stopped {
+            Some(stopped) => stopped,
+            None => stop.await,
+        }
+    };
     // Both to their ends: a call given up half-way could still come true after everything is settled.
-    let (stopped, made) = tokio::join!(docker.stop(old, grace), make);
+    let (stopped, made) = tokio::join!(stopping, make);
     stopped?;
     let new = made?;
     if brakes(job.old) {

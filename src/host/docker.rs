@@ -292,10 +292,15 @@ impl Docker {
         bounded("stop", id.short(), limit, client.stop_container(id.as_str(), Some(options))).await
     }
 
-    /// Waits until its process has ended, for as long as a stop with this grace period may take.
-    pub async fn wait_for_end(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
-        let path = format!("/containers/{id}/wait?condition=not-running");
-        self.raw("wait", id.short(), "POST", &path, None, stop_limit(grace)).await.map(drop)
+    /// Done when its process has ended after `since` (seconds since 1970), some time before Docker calls the
+    /// container stopped. Only for haste: never done if that cannot be told.
+    pub async fn process_ended(&self, id: &ContainerId, since: i64) {
+        let filters = HashMap::from([("container", vec![id.as_str()]), ("event", vec!["die"])]);
+        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
+        let mut events = Box::pin(self.client.events(Some(options)));
+        if !matches!(events.next().await, Some(Ok(_))) {
+            std::future::pending().await
+        }
     }
 
     pub async fn restart(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
@@ -537,7 +542,7 @@ impl Docker {
     }
 
     async fn get(&self, call: &'static str, object: &str, path: &str) -> Result<Value, DockerError> {
-        self.raw(call, object, "GET", path, None, CALL).await
+        self.raw(call, object, "GET", path, None).await
     }
 
     async fn post(
@@ -547,7 +552,7 @@ impl Docker {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, DockerError> {
-        self.raw(call, object, "POST", path, body, CALL).await
+        self.raw(call, object, "POST", path, body).await
     }
 
     async fn raw(
@@ -557,11 +562,10 @@ impl Docker {
         method: &str,
         path: &str,
         body: Option<&Value>,
-        limit: Duration,
     ) -> Result<Value, DockerError> {
         let path = format!("/v{}.{}{path}", self.version.0, self.version.1);
-        let answer = timeout(limit, raw::call(&self.socket, method, &path, body)).await;
-        let answer = answer.unwrap_or(Err(Failure::Timeout(limit)));
+        let answer = timeout(CALL, raw::call(&self.socket, method, &path, body)).await;
+        let answer = answer.unwrap_or(Err(Failure::Timeout(CALL)));
         answer.map_err(|failure| DockerError { call, object: object.to_owned(), failure })
     }
 }
