@@ -92,7 +92,9 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
     };
     let spec = engine::spec(engine);
     if !spec.supported() {
-        return Ok(Look::Unsuitable(format!("{engine} is not supported by this version: it is left as it is")));
+        return Ok(Look::Unsuitable(format!(
+            "{engine} is not supported by this version: it is left as it is"
+        )));
     }
     let remap = world.engine.remap.filter(|_| inspect.host_config()["UsernsMode"] != "host");
     let user = user(world, &inspect, spec).await?;
@@ -154,7 +156,11 @@ pub async fn inside(world: &World, inspect: &Inspect) -> Result<Option<Inside>, 
 }
 
 /// Whom the server runs as, inside the container.
-async fn user(world: &World, inspect: &Inspect, spec: &dyn Spec) -> Result<Result<Owner, NoUser>, DockerError> {
+async fn user(
+    world: &World,
+    inspect: &Inspect,
+    spec: &dyn Spec,
+) -> Result<Result<Owner, NoUser>, DockerError> {
     let passwd = archive::read_file(&world.docker, inspect.id(), "/etc/passwd", LARGEST_PASSWD).await?;
     let passwd = String::from_utf8_lossy(&passwd.unwrap_or_default()).into_owned();
     Ok(server_user(inspect.user(), &passwd, spec.server_users()))
@@ -313,7 +319,9 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
             let what = "its own configuration file turns TLS on".to_owned();
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
-        (Wiring::Missing, _) if subject.observed.life == Life::Ready => before_recreation(world, subject).await?,
+        (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
+            before_recreation(world, subject).await?;
+        }
         (Wiring::Present, Serving::Tls { .. }) => {
             subject.observed.plaintext = enforce::plaintext(world, subject).await;
         }

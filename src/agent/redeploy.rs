@@ -172,9 +172,9 @@ async fn attempt(
         }
     };
     // Both to their ends: a call given up half-way could still come true after everything is settled.
-    let (stopped, made) = tokio::join!(stopping, make);
-    stopped?;
-    let new = made?;
+    let (ended, created) = tokio::join!(stopping, make);
+    ended?;
+    let new = created?;
     if brakes(job.old) {
         journal.phase(Phase::Brake)?;
         docker.brake(old, &operation.brake()).await?;
@@ -265,7 +265,9 @@ pub(super) fn is_rehearsal(found: &Inspect) -> bool {
 /// Secrets that Compose copied into the container's own layer, as archives for their parent folders.
 async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
     let mounted = |folder: &str| {
-        old.mounts().iter().any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
+        old.mounts()
+            .iter()
+            .any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
     };
     let mut found = Vec::new();
     for folder in SECRETS.into_iter().filter(|folder| !mounted(folder)) {
@@ -288,7 +290,8 @@ pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, D
 
 /// Whether the parked container is down, and stays so.
 fn held(parked: &Inspect) -> bool {
-    let braked = || parked.attachments().iter().any(|attachment| attachment.network.starts_with(BRAKE_PREFIX));
+    let braked =
+        || parked.attachments().iter().any(|attachment| attachment.network.starts_with(BRAKE_PREFIX));
     !parked.running() && (!brakes(parked) || braked())
 }
 

@@ -71,7 +71,11 @@ pub async fn run(
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         tell(notifier.ready());
-        info!(version = env!("CARGO_PKG_VERSION"), ca = world.authority().issuing.certificate().subject(), "dbssl is ready");
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            ca = world.authority().issuing.certificate().subject(),
+            "dbssl is ready"
+        );
         world
     };
     tokio::pin!(stop);
@@ -304,7 +308,9 @@ impl Agent {
             }
             self.remember(listed.id, found);
         }
-        for name in names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>() {
+        for name in
+            names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>()
+        {
             self.forget(&name);
         }
         Ok(())
@@ -468,7 +474,10 @@ impl Agent {
 fn watch(world: &World) -> Option<Watch> {
     let data = &world.roots.data;
     let folders = requests::folder(&world.roots).map(|requests| {
-        [Some(data.clone()), data.parent().map(Into::into), Some(requests)].into_iter().flatten().collect::<Vec<_>>()
+        [Some(data.clone()), data.parent().map(Into::into), Some(requests)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     });
     match folders.map(|folders| Watch::folders(&folders)) {
         Ok(Ok(watch)) => Some(watch),

@@ -73,7 +73,12 @@ enum SettleError {
 }
 
 /// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container.
-pub async fn until_settled(world: &World, operation: Operation, mut journal: Journal, verdict: Verdict) -> Settled {
+pub async fn until_settled(
+    world: &World,
+    operation: Operation,
+    mut journal: Journal,
+    verdict: Verdict,
+) -> Settled {
     let mut verdict = verdict;
     let mut pause = PAUSES.0;
     loop {
@@ -117,8 +122,12 @@ pub async fn recover(world: &World) -> Result<(), DockerError> {
         };
         let settled = until_settled(world, operation, journal, verdict).await;
         match settled {
-            Settled::Down { why } => error!(container = %name, operation = id, why, "the database does not run"),
-            settled => info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled"),
+            Settled::Down { why } => {
+                error!(container = %name, operation = id, why, "the database does not run");
+            }
+            settled => {
+                info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled");
+            }
         }
     }
     sweep(&world.docker).await
@@ -170,15 +179,21 @@ async fn settle(
                 Err(Abort::Docker(error)) => return Err(error.into()),
                 Err(unproved) => why = unproved.to_string(),
             },
-            None => why = "its certificate directory is not usable".to_owned(),
+            None => why = "its certificate directory is not usable".into(),
         }
     }
     match (successor, old) {
-        (Some(successor), old) if proved || old.is_none() => {
+        (Some(successor), None) => {
             if !proved {
-                warn!(why, "the successor is not proved, but the old container is gone: keeping the successor");
+                warn!(
+                    why,
+                    "the successor is not proved, but the old container is gone: keeping the successor"
+                );
             }
-            commit(world, operation, journal, &successor, old.as_ref()).await
+            commit(world, operation, journal, &successor, None).await
+        }
+        (Some(successor), Some(old)) if proved => {
+            commit(world, operation, journal, &successor, Some(&old)).await
         }
         (successor, Some(old)) => {
             roll_back(world, operation, journal, successor.as_ref(), &old, why, start_old).await
@@ -188,13 +203,7 @@ async fn settle(
             release_brake(docker, operation, None).await?;
             Ok(Settled::Abandoned { why: "it was removed by its user meanwhile".into() })
         }
-        (Some(_), None) => unreachable_state(),
     }
-}
-
-/// `(Some, None)` is taken by the first arm whatever `proved` says; Rust cannot see it through the guard.
-fn unreachable_state() -> Result<Settled, SettleError> {
-    Ok(Settled::Abandoned { why: "the old container is gone".into() })
 }
 
 /// What a successor found after a crash has to serve: what lies in its directory.
@@ -272,7 +281,11 @@ async fn roll_back(
     match docker.start(old.id()).await {
         Ok(()) => {}
         Err(error) if error.engine_gone() => return Err(error.into()),
-        Err(error) => return Ok(Settled::Down { why: format!("{why}; and the old container does not start: {error}") }),
+        Err(error) => {
+            return Ok(Settled::Down {
+                why: format!("{why}; and the old container does not start: {error}"),
+            });
+        }
     }
     Ok(Settled::RolledBack { why })
 }
@@ -292,7 +305,9 @@ async fn replaced(docker: &Docker, operation: &Operation, old: &Inspect) -> Resu
     if same_data {
         docker.remove(old.id()).await?;
         docker.remove_network(&operation.brake()).await?;
-        return Ok(Settled::Abandoned { why: "its user replaced it meanwhile by another container on the same data".into() });
+        return Ok(Settled::Abandoned {
+            why: "its user replaced it meanwhile by another container on the same data".into(),
+        });
     }
     release_brake(docker, operation, Some(old)).await?;
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
@@ -345,7 +360,8 @@ async fn release_brake(
 async fn successor(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, DockerError> {
     let label = format!("{OPERATION_LABEL}={}", operation.id);
     let listed = docker.list(Some(&label)).await?;
-    let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old) else {
+    let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old)
+    else {
         return Ok(None);
     };
     let found = docker.inspect(id.as_str()).await?;

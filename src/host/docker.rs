@@ -1,6 +1,6 @@
 //! The Docker Engine, and the only file that names `bollard`.
 //!
-//! What must not lose a field (inspect, create, connect) goes through [`raw`] as the JSON that Docker
+//! What must not lose a field (inspect, create, connect) goes through `raw` as the JSON that Docker
 //! speaks; the rest uses bollard's types.
 //!
 //! # Guarantees
@@ -23,9 +23,9 @@ use bollard::{
     exec::{CreateExecOptions, StartExecOptions, StartExecResults},
     models::{ChangeType, EventMessage, NetworkCreateRequest, NetworkDisconnectRequest},
     query_parameters::{
-        DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, RestartContainerOptionsBuilder,
-        StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+        DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
+        LogsOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+        RestartContainerOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
     },
 };
 use bytes::Bytes;
@@ -182,7 +182,9 @@ impl Docker {
         let info = self.get("info", "engine", "/info").await?;
         let options: Vec<&str> =
             info["SecurityOptions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == format!("name={name}")));
+        let has = |name: &str| {
+            options.iter().any(|option| option.split(',').any(|part| part == format!("name={name}")))
+        };
         let remap = has("userns")
             .then(|| info["DockerRootDir"].as_str()?.rsplit('/').next()?.split_once('.'))
             .flatten()
@@ -200,10 +202,7 @@ impl Docker {
     /// only opened when it is first asked for an event. The stream ends when Docker does or an event cannot be read: both
     /// mean reconnect and list again.
     pub fn events(&self, since: i64) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
-        let filters = HashMap::from([
-            ("type", vec!["container"]),
-            ("event", ACTIONS.to_vec()),
-        ]);
+        let filters = HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
         let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
         self.client.events(Some(options)).map(|event| match event {
             Ok(EventMessage { action: Some(action), actor: Some(actor), .. }) => {
@@ -235,7 +234,8 @@ impl Docker {
         if let Some(label) = label {
             options = options.filters(&HashMap::from([("label", vec![label])]));
         }
-        let rows = bounded("list", "containers", CALL, self.client.list_containers(Some(options.build()))).await?;
+        let rows =
+            bounded("list", "containers", CALL, self.client.list_containers(Some(options.build()))).await?;
         Ok(rows
             .into_iter()
             .filter_map(|row| {
@@ -275,7 +275,11 @@ impl Docker {
     pub async fn create(&self, name: &str, body: &Value) -> Result<ContainerId, DockerError> {
         let path = format!("/containers/create?name={}", raw::encode(name));
         let answer = self.post("create", name, &path, Some(body)).await?;
-        answer["Id"].as_str().unwrap_or_default().parse().map_err(|_| garbled("create", name, "no container id in it"))
+        answer["Id"]
+            .as_str()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|_| garbled("create", name, "no container id in it"))
     }
 
     /// Starts it; already running is success.
@@ -299,7 +303,7 @@ impl Docker {
         let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
         let mut events = Box::pin(self.client.events(Some(options)));
         if !matches!(events.next().await, Some(Ok(_))) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -327,7 +331,9 @@ impl Docker {
     /// Removes a container that does not run. Never its volumes; already gone is success.
     pub async fn remove(&self, id: &ContainerId) -> Result<(), DockerError> {
         let options = RemoveContainerOptionsBuilder::default().v(false).force(false).build();
-        match bounded("remove", id.short(), CALL, self.client.remove_container(id.as_str(), Some(options))).await {
+        match bounded("remove", id.short(), CALL, self.client.remove_container(id.as_str(), Some(options)))
+            .await
+        {
             Err(error) if error.not_found() => Ok(()),
             answer => answer,
         }
@@ -428,7 +434,8 @@ impl Docker {
 
     /// The arguments of a command that `docker exec` runs in a container at this moment, if it still runs.
     pub async fn running_exec(&self, exec: &str) -> Result<Option<Vec<String>>, DockerError> {
-        let answer = match self.get("inspect exec", exec, &format!("/exec/{}/json", raw::encode(exec))).await {
+        let answer = match self.get("inspect exec", exec, &format!("/exec/{}/json", raw::encode(exec))).await
+        {
             Ok(answer) => answer,
             Err(error) if error.not_found() => return Ok(None),
             Err(error) => return Err(error),
@@ -458,8 +465,11 @@ impl Docker {
             user: (!exec.user.is_empty()).then(|| exec.user.to_owned()),
             ..CreateExecOptions::default()
         };
-        let created =
-            self.client.create_exec(id.as_str(), options).await.map_err(|error| failed("exec", object, error))?;
+        let created = self
+            .client
+            .create_exec(id.as_str(), options)
+            .await
+            .map_err(|error| failed("exec", object, error))?;
         let started = self.client.start_exec(&created.id, None::<StartExecOptions>).await;
         let started = started.map_err(|error| failed("exec", object, error))?;
         let StartExecResults::Attached { mut output, mut input } = started else {
@@ -491,13 +501,19 @@ impl Docker {
         };
         let (_input, read) = tokio::join!(feed, read);
         read?;
-        let ended = self.client.inspect_exec(&created.id).await.map_err(|error| failed("exec", object, error))?;
+        let ended =
+            self.client.inspect_exec(&created.id).await.map_err(|error| failed("exec", object, error))?;
         Ok(ExecOutput { code: ended.exit_code.unwrap_or(-1), stdout, stderr })
     }
 
     /// A file or folder of the container as a tar stream, at most `limit` bytes; `None` if it is not there.
     /// Works on stopped containers too, and follows no symlink out of the container.
-    pub async fn download(&self, id: &ContainerId, path: &str, limit: usize) -> Result<Option<Vec<u8>>, DockerError> {
+    pub async fn download(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, DockerError> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let mut stream = Box::pin(self.client.download_from_container(id.as_str(), Some(options)));
         let read = async {
@@ -521,7 +537,8 @@ impl Docker {
     pub async fn upload(&self, id: &ContainerId, folder: &str, tar: Vec<u8>) -> Result<(), DockerError> {
         let options = UploadToContainerOptionsBuilder::default().path(folder).copy_uidgid("true").build();
         let body = bollard::body_full(Bytes::from(tar));
-        bounded("upload", folder, CALL, self.client.upload_to_container(id.as_str(), Some(options), body)).await
+        bounded("upload", folder, CALL, self.client.upload_to_container(id.as_str(), Some(options), body))
+            .await
     }
 
     /// The last lines that the container wrote, for a person who has to find out why it failed.
@@ -536,7 +553,15 @@ impl Docker {
                 let chunk = chunk.map_err(|error| failed("logs", id.short(), error))?;
                 text.push_str(&String::from_utf8_lossy(&chunk.into_bytes()));
             }
-            Ok(text.lines().rev().take(lines).map(str::to_owned).collect::<Vec<_>>().into_iter().rev().collect())
+            Ok(text
+                .lines()
+                .rev()
+                .take(lines)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect())
         };
         bounded_by("logs", id.short(), CALL, read).await
     }

@@ -196,8 +196,8 @@ pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
 fn understand(text: &str) -> Option<(Operation, Phase)> {
     let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let operation = serde_json::from_str(lines.next()?).ok()?;
-    let phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
-    Some((operation, phases.last().unwrap_or(Phase::Begun)))
+    let mut phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
+    Some((operation, phases.next_back().unwrap_or(Phase::Begun)))
 }
 
 fn make_folder(folder: &Path) -> Result<(), JournalError> {
