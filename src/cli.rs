@@ -283,7 +283,7 @@ async fn world(settings: Settings, socket: &Path) -> anyhow::Result<World> {
 }
 
 async fn labelled(world: &World) -> anyhow::Result<Vec<Inspect>> {
-    let mut listed = world.docker.list(None).await?;
+    let mut listed = world.docker.list(&world.settings.docker.only).await?;
     listed.retain(|listed| listed.labels.keys().any(|label| label.starts_with("dbssl.")));
     listed.sort_by(|left, right| left.name.cmp(&right.name));
     let mut found = Vec::new();

@@ -78,6 +78,9 @@ impl std::fmt::Debug for dyn Spec {
 
 /// Looks at the container as `inspect` found it.
 pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerError> {
+    if !world.concerns(&inspect) {
+        return Ok(Look::NotOurs);
+    }
     let desired = match labels::read(&inspect.labels()) {
         Reading::NotOurs | Reading::Disabled => return Ok(Look::NotOurs),
         Reading::Wrong(problems) => return Ok(Look::Wrong(problems)),
@@ -357,7 +360,7 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
 /// Names of the containers that live off this one. One look at each container: only before a recreation.
 async fn dependents(world: &World, inspect: &Inspect) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
-    for listed in world.docker.list(None).await? {
+    for listed in world.docker.list("").await? {
         if listed.id != *inspect.id()
             && let Some(other) = world.docker.inspect(listed.id.as_str()).await?
             && gates::depends_on(&other, inspect)

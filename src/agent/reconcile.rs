@@ -85,8 +85,8 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
-        if inspect.state() == State::Created {
-            // Between the two calls of `docker run`, or a rehearsal of ours. Its start brings us back.
+        if inspect.state() == State::Created || !world.concerns(&inspect) {
+            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); or not ours.
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {

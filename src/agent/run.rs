@@ -216,7 +216,8 @@ impl Agent {
         tokio::pin!(stop);
         let mut attempt = 0;
         loop {
-            let events = self.world.docker.events(clock::now().unix_timestamp());
+            let events =
+                self.world.docker.events(clock::now().unix_timestamp(), &self.world.settings.docker.only);
             match self.list(true).await {
                 Ok(()) => {
                     if attempt > 0 {
@@ -294,7 +295,7 @@ impl Agent {
     /// The truth: what there is. With `all` every container of ours is looked at, else those that changed.
     async fn list(&mut self, all: bool) -> Result<(), DockerError> {
         self.check_files();
-        let listed = self.world.docker.list(None).await?;
+        let listed = self.world.docker.list(&self.world.settings.docker.only).await?;
         let now = Instant::now();
         let before = std::mem::take(&mut self.known);
         let names_before = std::mem::take(&mut self.by_name);
@@ -354,6 +355,7 @@ impl Agent {
                 let world = Arc::clone(&self.world);
                 self.questions.spawn(async move {
                     let found = world.docker.inspect(event.id.as_str()).await.ok().flatten();
+                    let found = found.filter(|found| world.concerns(found));
                     let known = found.map(|found| Known {
                         name: found.name().clone(),
                         ours: found.labels().keys().any(|label| label.starts_with(LABELS)),

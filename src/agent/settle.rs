@@ -130,15 +130,17 @@ pub async fn recover(world: &World) -> Result<(), DockerError> {
             }
         }
     }
-    sweep(&world.docker).await
+    sweep(world).await
 }
 
 /// Removes what a crash outside of any recorded operation left: rehearsals and brakes.
-async fn sweep(docker: &Docker) -> Result<(), DockerError> {
+async fn sweep(world: &World) -> Result<(), DockerError> {
+    let docker = &world.docker;
     let label = format!("{OPERATION_LABEL}={}", super::redeploy::REHEARSAL);
-    for listed in docker.list(Some(&label)).await? {
+    for listed in docker.list(&label).await? {
         if let Some(found) = docker.inspect(listed.id.as_str()).await?
             && super::redeploy::is_rehearsal(&found)
+            && world.concerns(&found)
         {
             docker.remove(found.id()).await?;
         }
@@ -359,7 +361,7 @@ async fn release_brake(
 /// The successor, by its label: a user may have renamed it.
 async fn successor(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, DockerError> {
     let label = format!("{OPERATION_LABEL}={}", operation.id);
-    let listed = docker.list(Some(&label)).await?;
+    let listed = docker.list(&label).await?;
     let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old)
     else {
         return Ok(None);

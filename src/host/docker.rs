@@ -142,11 +142,18 @@ impl Docker {
         })
     }
 
-    /// Container events from `since` (seconds since 1970) on, which may lie a little in the past: the stream is
+    /// Events of the containers that carry `label` (`key` or `key=value`; empty: of all), from `since` (seconds since 1970) on, which may lie a little in the past: the stream is
     /// only opened when it is first asked for an event. The stream ends when Docker does or an event cannot be read: both
     /// mean reconnect and list again.
-    pub fn events(&self, since: i64) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
-        let filters = HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
+    pub fn events(
+        &self,
+        since: i64,
+        label: &str,
+    ) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
+        let mut filters = HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
+        if !label.is_empty() {
+            filters.insert("label", vec![label]);
+        }
         let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
         self.client.events(Some(options)).map(|event| match event {
             Ok(EventMessage { action: Some(action), actor: Some(actor), .. }) => {
@@ -172,10 +179,10 @@ impl Docker {
         })
     }
 
-    /// Every container, running or not; with `label`, only those that carry it.
-    pub async fn list(&self, label: Option<&str>) -> Result<Vec<Listed>, DockerError> {
+    /// Every container, running or not; with a `label` (`key` or `key=value`), only those that carry it.
+    pub async fn list(&self, label: &str) -> Result<Vec<Listed>, DockerError> {
         let mut options = ListContainersOptionsBuilder::default().all(true);
-        if let Some(label) = label {
+        if !label.is_empty() {
             options = options.filters(&HashMap::from([("label", vec![label])]));
         }
         let rows =
