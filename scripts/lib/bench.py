@@ -152,7 +152,9 @@ class Bench:
             if time.monotonic() - asked < 0.5:
                 return False
             asked = time.monotonic()
-            status = subprocess.run([f"{self.options.folder}/dbssl", "status"], capture_output=True)
+            status = subprocess.run([self.work / "dbssl", "status"], capture_output=True, text=True)
+            if status.returncode > 1:
+                raise SystemExit(f"dbssl status failed: {status.stderr}")
             return status.returncode == 0
 
         seconds = outage(client, "tls", proved)
