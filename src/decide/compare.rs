@@ -3,7 +3,9 @@
 //! Everything is compared that is not listed here as belonging to one container alone; a field that a
 //! newer engine adds is compared too.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use super::successor::endpoints;
 use crate::model::inspect::Inspect;
@@ -30,7 +32,7 @@ const OWN: [&str; 17] = [
     "/AppArmorProfile",
 ];
 /// Compared by rules of their own, below.
-const RULED: [&str; 3] = ["/Mounts", "/NetworkSettings", "/HostConfig/ContainerIDFile"];
+const RULED: [&str; 4] = ["/Mounts", "/NetworkSettings", "/HostConfig/ContainerIDFile", "/Config/Hostname"];
 
 /// A field that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ pub fn differences(expected: &Value, found: &Inspect) -> Vec<Difference> {
     let mut differences = Vec::new();
     walk("", expected, found.raw(), &mut differences);
     compare_mounts(expected, found, &mut differences);
+    compare_host_names(expected, found, &mut differences);
     match Inspect::new(expected.clone()) {
         Ok(expected) => compare_networks(&expected, found, &mut differences),
         Err(error) => differences.push(Difference {
@@ -102,6 +105,20 @@ fn blank(value: &Value) -> bool {
     }
 }
 
+/// In the host's UTS namespace a container has no name of its own, and Docker shows its id there.
+fn compare_host_names(expected: &Value, found: &Inspect, differences: &mut Vec<Difference>) {
+    let field = "/Config/Hostname";
+    let (wanted, got) = (&expected["Config"]["Hostname"], &found.config()["Hostname"]);
+    let shared = expected["HostConfig"]["UTSMode"] == "host";
+    if !shared && !same(wanted, got) {
+        differences.push(Difference {
+            field: field.to_owned(),
+            expected: shown(field, wanted),
+            found: shown(field, got),
+        });
+    }
+}
+
 /// What is mounted where, in any order. The mode's spelling is left out: it differs for a volume that
 /// had no name before; what it says about writing is compared.
 fn compare_mounts(expected: &Value, found: &Inspect, differences: &mut Vec<Difference>) {
@@ -139,7 +156,8 @@ fn compare_networks(expected: &Inspect, found: &Inspect, differences: &mut Vec<D
         list.iter().find(|(network, _)| network == name).map_or(Value::Null, |(_, endpoint)| endpoint.clone())
     };
     for name in names {
-        let (wanted, got) = (find(&wanted, &name), find(&got, &name));
+        let (mut wanted, mut got) = (find(&wanted, &name), find(&got, &name));
+        compare_aliases(&mut wanted, &mut got, found);
         walk(&format!("/NetworkSettings/Networks/{}", pointer(&name)), &wanted, &got, differences);
         if wanted.is_null() != got.is_null() {
             let say = |value: &Value| if value.is_null() { "absent" } else { "attached" }.to_owned();
@@ -148,6 +166,24 @@ fn compare_networks(expected: &Inspect, found: &Inspect, differences: &mut Vec<D
                 expected: say(&wanted),
                 found: say(&got),
             });
+        }
+    }
+}
+
+/// Makes lists of names equal that mean the same: their order is of no account, and Docker adds the host name by
+/// itself, in some versions when it connects and in others when it starts.
+fn compare_aliases(wanted: &mut Value, got: &mut Value, found: &Inspect) {
+    let of = |endpoint: &Value| {
+        let aliases = endpoint["Aliases"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        aliases.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (asked, mut seen) = (of(wanted), of(got));
+    if let Some(host_name) = found.config()["Hostname"].as_str().filter(|name| !asked.contains(*name)) {
+        seen.remove(host_name);
+    }
+    for (endpoint, names) in [(wanted, asked), (got, seen)] {
+        if let Some(endpoint) = endpoint.as_object_mut() {
+            endpoint.insert("Aliases".to_owned(), json!(names));
         }
     }
 }
