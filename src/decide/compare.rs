@@ -3,9 +3,9 @@
 //! Everything is compared that is not listed here as belonging to one container alone; a field that a
 //! newer engine adds is compared too.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::successor::endpoints;
 use crate::model::inspect::Inspect;
@@ -72,13 +72,11 @@ fn walk(field: &str, expected: &Value, found: &Value, differences: &mut Vec<Diff
     if OWN.contains(&field) || RULED.contains(&field) || same(expected, found) {
         return;
     }
-    if let (Value::Object(left), right) = (expected, found)
-        && (right.is_object() || right.is_null())
-    {
-        for (key, value) in left {
+    if let (Some(left), Some(right)) = (fields_of(expected), fields_of(found)) {
+        for (key, value) in left.iter() {
             walk(&format!("{field}/{}", pointer(key)), value, &found[key.as_str()], differences);
         }
-        for (key, value) in right.as_object().into_iter().flatten().filter(|(key, _)| !left.contains_key(*key)) {
+        for (key, value) in right.iter().filter(|(key, _)| !left.contains_key(*key)) {
             walk(&format!("{field}/{}", pointer(key)), &Value::Null, value, differences);
         }
         return;
@@ -88,6 +86,15 @@ fn walk(field: &str, expected: &Value, found: &Value, differences: &mut Vec<Diff
         expected: shown(field, expected),
         found: shown(field, found),
     });
+}
+
+/// The fields of an object; of nothing none.
+fn fields_of(value: &Value) -> Option<Cow<'_, Map<String, Value>>> {
+    match value {
+        Value::Object(fields) => Some(Cow::Borrowed(fields)),
+        Value::Null => Some(Cow::Owned(Map::new())),
+        _ => None,
+    }
 }
 
 /// Docker writes "none" in several ways: absent, null, an empty list, an empty map, an empty string.
@@ -138,10 +145,11 @@ fn compare_mounts(expected: &Value, found: &Inspect, differences: &mut Vec<Diffe
         described
     };
     let (expected, found) = (describe(&expected["Mounts"]), describe(&found.raw()["Mounts"]));
-    for missing in expected.iter().filter(|mount| !found.contains(mount)) {
+    let times = |mounts: &[String], mount: &String| mounts.iter().filter(|other| *other == mount).count();
+    for missing in expected.iter().filter(|mount| times(&found, mount) < times(&expected, mount)) {
         differences.push(Difference { field: "/Mounts".into(), expected: missing.clone(), found: "absent".into() });
     }
-    for extra in found.iter().filter(|mount| !expected.contains(mount)) {
+    for extra in found.iter().filter(|mount| times(&expected, mount) < times(&found, mount)) {
         differences.push(Difference { field: "/Mounts".into(), expected: "absent".into(), found: extra.clone() });
     }
 }
@@ -193,14 +201,29 @@ fn pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
+/// What may hold passwords: commands, environments, labels (basic authentication), options of log and volume drivers.
+const SECRET: [&str; 9] = [
+    "/Args",
+    "/Path",
+    "/Config/Env",
+    "/Config/Cmd",
+    "/Config/Entrypoint",
+    "/Config/Healthcheck",
+    "/Config/Labels",
+    "/HostConfig/LogConfig",
+    "/HostConfig/Mounts",
+];
+
 fn shown(field: &str, value: &Value) -> String {
-    // Environments and commands hold passwords.
-    let secret = ["/Config/Env", "/Config/Cmd", "/Args"].iter().any(|kept| field.starts_with(kept));
-    if secret && !blank(value) {
-        return match value {
-            Value::Array(items) => format!("(a list of {})", items.len()),
-            _ => "(not shown)".to_owned(),
-        };
+    let within = |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    // Of a whole object that holds one of them, too.
+    let secret = SECRET.iter().any(|secret| within(field, secret) || within(secret, field));
+    match value {
+        value if !secret || blank(value) => value.to_string().chars().take(200).collect(),
+        Value::Array(items) => format!("(a list of {})", items.len()),
+        _ => "(not shown)".to_owned(),
     }
-    value.to_string().chars().take(200).collect()
 }
+
+#[cfg(test)]
+mod tests;
