@@ -8,7 +8,8 @@ use dbssl::{
     decide::{
         gates::Refusal,
         plan::{
-            Directory, IssueReason, Life, Observed, Plaintext, Plan, ServeReason, Serving, Step, Wait, Wiring, plan,
+            Directory, IssueReason, Life, Observed, Plaintext, Plan, ServeReason, Serving, Step, Wait,
+            Wiring, plan,
         },
     },
     model::{Desired, Healthcheck, KeyType, Mode, Redeploy, San, Sans},
@@ -42,7 +43,9 @@ fn pki() -> &'static Pki {
         let other = Ca::generate("other", p256, century, issued()).unwrap();
         let leaf = |ca: &Ca, sans: &Sans| {
             let lifetime = Duration::days(90);
-            ca.issue(&LeafRequest { common_name: NAME, sans, key_type: p256, lifetime }, issued()).unwrap().certificate
+            ca.issue(&LeafRequest { common_name: NAME, sans, key_type: p256, lifetime }, issued())
+                .unwrap()
+                .certificate
         };
         Pki {
             ours: ours.certificate().clone(),
@@ -95,7 +98,14 @@ fn directories() -> Vec<(&'static str, Directory, i64)> {
     let sound = |leaf: &Certificate| Directory::Sound(vec![leaf.clone()]);
     vec![
         ("missing", Directory::Missing, 15),
-        ("damaged", Directory::Damaged(vec!["server.key has mode 0644, not 0600".into(), "server.crt is missing".into()]), 15),
+        (
+            "damaged",
+            Directory::Damaged(vec![
+                "server.key has mode 0644, not 0600".into(),
+                "server.crt is missing".into(),
+            ]),
+            15,
+        ),
         ("empty", Directory::Sound(Vec::new()), 15),
         ("of another CA", sound(&pki().strange), 15),
         ("other names", sound(&pki().renamed), 15),
@@ -109,7 +119,10 @@ fn servings() -> Vec<(&'static str, Serving)> {
     let tls = |leaf: &Certificate, verified| Serving::Tls { chain: vec![leaf.clone()], verified };
     vec![
         ("its leaf", tls(&pki().leaf, Ok(()))),
-        ("its leaf, not verified", tls(&pki().leaf, Err("the name db.example is not in the certificate".into()))),
+        (
+            "its leaf, not verified",
+            tls(&pki().leaf, Err("the name db.example is not in the certificate".into())),
+        ),
         ("another leaf", tls(&pki().another, Ok(()))),
         ("no TLS", Serving::Plaintext),
         ("broken TLS", Serving::Failed("the server closed the connection".into())),
@@ -139,7 +152,9 @@ fn refusals() -> Vec<Refusal> {
         Refusal::TargetTaken { target: "/var/lib/postgresql/certs".into(), by: "bind /srv/certs".into() },
         Refusal::NoNetwork,
         Refusal::Rootless,
-        Refusal::Command { why: "flags cannot be appended to its command, since it is a string for the shell".into() },
+        Refusal::Command {
+            why: "flags cannot be appended to its command, since it is a string for the shell".into(),
+        },
     ]
 }
 
@@ -189,20 +204,31 @@ fn book() -> Book {
         let flags = vec!["ssl_cert_file=/own.crt".to_owned()];
         book.situation(
             &format!("TLS of somebody else, {life}"),
-            &Observed { wiring: Wiring::Foreign(flags), life: looks, serving: Serving::NotLooked, ..settled() },
+            &Observed {
+                wiring: Wiring::Foreign(flags),
+                life: looks,
+                serving: Serving::NotLooked,
+                ..settled()
+            },
             15,
         );
     }
     for refusal in refusals() {
         let wiring = Wiring::Refused(vec![refusal]);
-        book.situation("no wiring, refused", &Observed { wiring, directory: Directory::Missing, ..settled() }, 15);
+        book.situation(
+            "no wiring, refused",
+            &Observed { wiring, directory: Directory::Missing, ..settled() },
+            15,
+        );
     }
     let wiring = Wiring::Refused(refusals()[..2].to_vec());
     book.situation("no wiring, refused twice", &Observed { wiring, ..settled() }, 15);
 
     book.section("The wiring is missing");
     for (life, looks) in lives() {
-        for (directory, holds, day) in directories().into_iter().filter(|(name, ..)| matches!(*name, "missing" | "due" | "sound")) {
+        for (directory, holds, day) in
+            directories().into_iter().filter(|(name, ..)| matches!(*name, "missing" | "due" | "sound"))
+        {
             let observed = Observed {
                 wiring: Wiring::Missing,
                 life: looks.clone(),
@@ -219,7 +245,11 @@ fn book() -> Book {
     for (life, looks) in lives() {
         for (directory, holds, day) in directories() {
             let up = matches!(looks, Life::Busy(_) | Life::Ready);
-            let seen = if up { settled() } else { Observed { serving: Serving::NotLooked, plaintext: Plaintext::NotLooked, ..settled() } };
+            let seen = if up {
+                settled()
+            } else {
+                Observed { serving: Serving::NotLooked, plaintext: Plaintext::NotLooked, ..settled() }
+            };
             book.situation(
                 &format!("{life}, directory {directory}"),
                 &Observed { life: looks.clone(), directory: holds, ..seen },
@@ -231,7 +261,8 @@ fn book() -> Book {
     book.section("Wired, ready, directory sound: what is served, and plaintext");
     for mode in [Mode::VerifyFull, Mode::Prefer] {
         for (serving, seen) in servings() {
-            let telling = |plaintext: &str| serving == "its leaf" || matches!(plaintext, "accepted" | "refused by us");
+            let telling =
+                |plaintext: &str| serving == "its leaf" || matches!(plaintext, "accepted" | "refused by us");
             for (plaintext, gets_in) in plaintexts().into_iter().filter(|(name, _)| telling(name)) {
                 let mut observed = Observed { serving: seen.clone(), plaintext: gets_in, ..settled() };
                 observed.desired.mode = mode;
@@ -241,9 +272,16 @@ fn book() -> Book {
     }
 
     book.section("Everything at once");
-    let observed = Observed { directory: Directory::Damaged(vec!["server.key is missing".into()]), serving: Serving::Plaintext, plaintext: Plaintext::Accepted, ..settled() };
+    let observed = Observed {
+        directory: Directory::Damaged(vec!["server.key is missing".into()]),
+        serving: Serving::Plaintext,
+        plaintext: Plaintext::Accepted,
+        ..settled()
+    };
     book.situation("wired, directory damaged, serves no TLS, plaintext accepted", &observed, 15);
-    for (added, dropped) in [(&["db", NAME, "new"][..], "a name more"), (&[NAME], "a name less"), (&[NAME, "x"], "both")] {
+    for (added, dropped) in
+        [(&["db", NAME, "new"][..], "a name more"), (&[NAME], "a name less"), (&[NAME, "x"], "both")]
+    {
         book.situation(dropped, &Observed { names: names(added), ..settled() }, 15);
     }
     book
@@ -259,8 +297,15 @@ fn plans_are_as_they_were_judged() {
     let golden = fs::read_to_string(&path).unwrap();
     let differs = text.lines().zip(golden.lines()).position(|(now, then)| now != then);
     if let Some(line) = differs {
-        let around = |text: &str| text.lines().skip(line.saturating_sub(2)).take(4).collect::<Vec<_>>().join("\n");
-        panic!("{}:{}\n--- judged\n{}\n--- now\n{}", path.display(), line + 1, around(&golden), around(&text));
+        let around =
+            |text: &str| text.lines().skip(line.saturating_sub(2)).take(4).collect::<Vec<_>>().join("\n");
+        panic!(
+            "{}:{}\n--- judged\n{}\n--- now\n{}",
+            path.display(),
+            line + 1,
+            around(&golden),
+            around(&text)
+        );
     }
     assert_eq!(text.lines().count(), golden.lines().count());
 }
@@ -335,7 +380,8 @@ fn every_word_of_a_plan_occurs_in_the_golden_file() {
 #[test]
 fn plans_keep_the_promises() {
     let mut looked = 0;
-    let all_wiring = [Wiring::Present, Wiring::Missing, Wiring::Refused(refusals()), Wiring::Foreign(vec!["x".into()])];
+    let all_wiring =
+        [Wiring::Present, Wiring::Missing, Wiring::Refused(refusals()), Wiring::Foreign(vec!["x".into()])];
     for wiring in all_wiring {
         for (_, life) in lives() {
             for (_, directory, day) in directories() {
@@ -369,7 +415,8 @@ fn keeps_the_promises(observed: &Observed, allowed: Redeploy, plan: &Plan) {
     let say = || format!("{observed:?}\n{allowed}: {plan}");
     if let Plan::Act(steps) = plan {
         let at = |is: fn(&Step) -> bool| steps.iter().position(is);
-        let (issue, serve) = (at(|step| matches!(step, Step::Issue(_))), at(|step| matches!(step, Step::Serve(_))));
+        let (issue, serve) =
+            (at(|step| matches!(step, Step::Issue(_))), at(|step| matches!(step, Step::Serve(_))));
         let (recreate, enforce) = (at(|step| *step == Step::Recreate), at(|step| *step == Step::Enforce));
         assert!(!steps.is_empty(), "{}", say());
         assert!(matches!(observed.wiring, Wiring::Present | Wiring::Missing), "not ours to touch\n{}", say());
@@ -395,7 +442,11 @@ fn keeps_the_promises(observed: &Observed, allowed: Redeploy, plan: &Plan) {
         }
     }
     if let Plan::Settled { .. } = plan {
-        assert!(observed.wiring == Wiring::Present && matches!(observed.life, Life::Ready | Life::Busy(_)), "{}", say());
+        assert!(
+            observed.wiring == Wiring::Present && matches!(observed.life, Life::Ready | Life::Busy(_)),
+            "{}",
+            say()
+        );
         let leaf = matches!(&observed.directory, Directory::Sound(chain) if chain == &[pki().leaf.clone()]);
         assert!(leaf, "{}", say());
         let tls = matches!(&observed.serving, Serving::Tls { verified: Ok(()), .. });

@@ -147,10 +147,18 @@ fn compare_mounts(expected: &Value, found: &Inspect, differences: &mut Vec<Diffe
     let (expected, found) = (describe(&expected["Mounts"]), describe(&found.raw()["Mounts"]));
     let times = |mounts: &[String], mount: &String| mounts.iter().filter(|other| *other == mount).count();
     for missing in expected.iter().filter(|mount| times(&found, mount) < times(&expected, mount)) {
-        differences.push(Difference { field: "/Mounts".into(), expected: missing.clone(), found: "absent".into() });
+        differences.push(Difference {
+            field: "/Mounts".into(),
+            expected: missing.clone(),
+            found: "absent".into(),
+        });
     }
     for extra in found.iter().filter(|mount| times(&expected, mount) < times(&found, mount)) {
-        differences.push(Difference { field: "/Mounts".into(), expected: "absent".into(), found: extra.clone() });
+        differences.push(Difference {
+            field: "/Mounts".into(),
+            expected: "absent".into(),
+            found: extra.clone(),
+        });
     }
 }
 
@@ -215,7 +223,9 @@ const SECRET: [&str; 9] = [
 ];
 
 fn shown(field: &str, value: &Value) -> String {
-    let within = |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let within = |path: &str, root: &str| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     // Of a whole object that holds one of them, too.
     let secret = SECRET.iter().any(|secret| within(field, secret) || within(secret, field));
     match value {

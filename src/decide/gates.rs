@@ -119,7 +119,9 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
     }
     refusals.extend(orchestrated(inspect));
     refusals.extend(borrows(inspect));
-    if inspect.network_mode() == "none" || (inspect.attachments().is_empty() && inspect.network_mode() != "host") {
+    if inspect.network_mode() == "none"
+        || (inspect.attachments().is_empty() && inspect.network_mode() != "host")
+    {
         refusals.push(Refusal::NoNetwork);
     }
     if !subject.dependents.is_empty() {
@@ -152,7 +154,9 @@ fn outlives(inspect: &Inspect, folder: &str) -> bool {
     let mounts = inspect.mounts();
     let lasting = mounts.iter().map(|mount| (mount.destination.as_str(), mount.kind != "tmpfs"));
     let over = lasting.chain(tmpfs_folders(inspect).map(|folder| (folder, false)));
-    over.filter(|(root, _)| within(folder, root)).max_by_key(|(root, _)| root.len()).is_some_and(|(_, lasts)| lasts)
+    over.filter(|(root, _)| within(folder, root))
+        .max_by_key(|(root, _)| root.len())
+        .is_some_and(|(_, lasts)| lasts)
 }
 
 /// Where `--tmpfs` puts one: these are not among the mounts.

@@ -203,7 +203,9 @@ fn targets(mount: &Value, destination: &str) -> bool {
 
 /// `-v name:/data/` is mounted at `/data`.
 fn same_path(asked: &str, destination: &str) -> bool {
-    let parts = |path: &'_ str| path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>();
+    let parts = |path: &'_ str| {
+        path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>()
+    };
     parts(asked) == parts(destination)
 }
 
@@ -222,7 +224,9 @@ pub(super) fn endpoints(old: &Inspect) -> Vec<(String, Value)> {
 
 /// Docker lists the same attachment twice if `--network` named the network by its id: once by that, once by its name.
 fn is_echo(attachment: &Attachment<'_>, attachments: &[Attachment<'_>]) -> bool {
-    let id = |attachment: &Attachment<'_>| attachment.endpoint["NetworkID"].as_str().unwrap_or_default().to_owned();
+    let id = |attachment: &Attachment<'_>| {
+        attachment.endpoint["NetworkID"].as_str().unwrap_or_default().to_owned()
+    };
     let own = id(attachment);
     own.starts_with(attachment.network)
         && attachments.iter().any(|other| other.network != attachment.network && id(other) == own)

@@ -78,10 +78,10 @@ fn a_field_that_is_lost_or_new_is_named() {
     found["HostConfig"].as_object_mut().unwrap().remove("Memory");
     found["HostConfig"]["New/Field~"] = json!({ "a": 1 });
     let said: Vec<_> = compared(&raw(), &found).iter().map(ToString::to_string).collect();
-    assert_eq!(said, [
-        "/HostConfig/Memory is null, expected 268435456",
-        "/HostConfig/New~1Field~0/a is 1, expected null",
-    ]);
+    assert_eq!(
+        said,
+        ["/HostConfig/Memory is null, expected 268435456", "/HostConfig/New~1Field~0/a is 1, expected null",]
+    );
 }
 
 #[test]
@@ -104,7 +104,12 @@ fn mounts_are_compared_in_any_order_and_in_all_that_matters() {
     let mut found = raw();
     found["Mounts"].as_array_mut().unwrap().reverse();
     assert_eq!(compared(&raw(), &found), []);
-    let at = raw()["Mounts"].as_array().unwrap().iter().position(|mount| mount["Destination"] == "/backup").unwrap();
+    let at = raw()["Mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .position(|mount| mount["Destination"] == "/backup")
+        .unwrap();
     for (field, value) in [
         ("Name", json!("another-and-empty-one")),
         ("RW", json!(false)),
@@ -138,7 +143,11 @@ fn the_same_volume_mounted_twice_is_not_once() {
 fn networks_are_compared_by_what_was_asked_for() {
     let network = "/NetworkSettings/Networks/val-one";
     for (field, value, said) in [
-        ("IPAMConfig", json!({ "IPv4Address": "10.214.1.10", "IPv6Address": "fd00:214:1::9" }), "/IPAMConfig/IPv4Address is \"10.214.1.10\", expected \"10.214.1.9\""),
+        (
+            "IPAMConfig",
+            json!({ "IPv4Address": "10.214.1.10", "IPv6Address": "fd00:214:1::9" }),
+            "/IPAMConfig/IPv4Address is \"10.214.1.10\", expected \"10.214.1.9\"",
+        ),
         ("IPAMConfig", Value::Null, "/IPAMConfig"),
         ("Links", json!(["a:b"]), "/Links is [\"a:b\"], expected null"),
         ("DriverOpts", json!({ "x": "1" }), "/DriverOpts"),
@@ -146,16 +155,27 @@ fn networks_are_compared_by_what_was_asked_for() {
         ("Aliases", Value::Null, "/Aliases"),
     ] {
         let found = changed(&format!("{network}/{field}"), value);
-        assert!(!found.is_empty() && found.iter().all(|line| line.starts_with(network) && line.contains(said)), "{field}: {found:?}");
+        assert!(
+            !found.is_empty() && found.iter().all(|line| line.starts_with(network) && line.contains(said)),
+            "{field}: {found:?}"
+        );
     }
     for name in ["bridge", "val-one"] {
         let mut found = raw();
         let taken = found["NetworkSettings"]["Networks"].as_object_mut().unwrap().remove(name).unwrap();
         let said = compared(&raw(), &found);
-        assert!(said.iter().any(|line| line.to_string() == format!("/NetworkSettings/Networks/{name} is absent, expected attached")), "{said:?}");
+        assert!(
+            said.iter().any(|line| line.to_string()
+                == format!("/NetworkSettings/Networks/{name} is absent, expected attached")),
+            "{said:?}"
+        );
         found["NetworkSettings"]["Networks"][name] = taken.clone();
         found["NetworkSettings"]["Networks"]["more"] = taken;
-        assert!(compared(&raw(), &found).iter().any(|line| line.to_string().ends_with("more is attached, expected absent")));
+        assert!(
+            compared(&raw(), &found)
+                .iter()
+                .any(|line| line.to_string().ends_with("more is attached, expected absent"))
+        );
     }
 }
 
@@ -174,7 +194,10 @@ fn aliases_that_docker_adds_are_not_held_against_it() {
 
 #[test]
 fn a_host_name_is_compared_except_in_the_hosts_own_namespace() {
-    assert_eq!(changed("/Config/Hostname", json!("other"))[0], "/Config/Hostname is \"other\", expected \"db.example\"");
+    assert_eq!(
+        changed("/Config/Hostname", json!("other"))[0],
+        "/Config/Hostname is \"other\", expected \"db.example\""
+    );
     let (mut expected, mut found) = (raw(), raw());
     expected["HostConfig"]["UTSMode"] = json!("host");
     found["HostConfig"]["UTSMode"] = json!("host");

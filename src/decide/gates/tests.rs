@@ -96,12 +96,24 @@ fn each_refusal_says_what_was_found_and_what_to_do() {
         (subject(&container!("removed-at-its-end")), &["it was started with --rm"][..]),
         (Subject { image: None, ..subject(&plain) }, &["its image sha256:", "pull that image"]),
         (subject(&swarm), &["it belongs to Docker Swarm (label com.docker.swarm.task.id)"]),
-        (subject(&container!("on-tmpfs")), &["its data directory /var/lib/postgresql/data is not on a volume"]),
+        (
+            subject(&container!("on-tmpfs")),
+            &["its data directory /var/lib/postgresql/data is not on a volume"],
+        ),
         (Subject { data_directory: "/srv/pg", ..subject(&plain) }, &["its data directory /srv/pg is not"]),
-        (Subject { changes: &changed, ..subject(&plain) }, &["its own layer holds changes", ": /etc/issue, /etc/motd, /opt/ext, /opt/ext/a;"]),
+        (
+            Subject { changes: &changed, ..subject(&plain) },
+            &["its own layer holds changes", ": /etc/issue, /etc/motd, /opt/ext, /opt/ext/a;"],
+        ),
         (subject(&container!("linked")), &["(Links /plain:/linked/db)", "is not on a volume"]),
-        (Subject { dependents: &names, ..subject(&plain) }, &["other containers live in its network", "app, worker"]),
-        (subject(&container!("certificates-taken")), &["/var/lib/postgresql/certs in the container is already taken by bind /srv/example/conf"]),
+        (
+            Subject { dependents: &names, ..subject(&plain) },
+            &["other containers live in its network", "app, worker"],
+        ),
+        (
+            subject(&container!("certificates-taken")),
+            &["/var/lib/postgresql/certs in the container is already taken by bind /srv/example/conf"],
+        ),
         (subject(&container!("no-network")), &["it has no network"]),
         (Subject { rootless: true, ..subject(&plain) }, &["rootless Docker"]),
     ] {
@@ -128,7 +140,18 @@ fn everything_that_stands_against_it_is_said_at_once() {
         ..subject(&plain)
     });
     let words: Vec<_> = found.iter().map(word).collect();
-    assert_eq!(words, ["rootless", "auto-remove", "image-gone", "no-network", "dependents", "data-not-mounted", "own-layer"]);
+    assert_eq!(
+        words,
+        [
+            "rootless",
+            "auto-remove",
+            "image-gone",
+            "no-network",
+            "dependents",
+            "data-not-mounted",
+            "own-layer"
+        ]
+    );
 }
 
 #[test]
@@ -176,7 +199,12 @@ fn data_is_on_a_mount_only_if_the_innermost_one_lasts() {
         let found = refusals(Subject { data_directory, ..subject(inspect) });
         found.iter().any(|refusal| matches!(refusal, Refusal::DataNotMounted { .. }))
     };
-    for inside in [DATA, "/var/lib/postgresql/data/", "/var/lib/postgresql/data/pgdata", "/var/lib/postgresql/data/18/main"] {
+    for inside in [
+        DATA,
+        "/var/lib/postgresql/data/",
+        "/var/lib/postgresql/data/pgdata",
+        "/var/lib/postgresql/data/18/main",
+    ] {
         assert!(!not_mounted(&plain, inside), "{inside}");
     }
     for outside in ["/var/lib/postgresql", "/var/lib/postgresql/database", "/", "relative"] {
@@ -223,7 +251,15 @@ fn losses_are_what_a_new_container_would_not_have() {
         (&[("/run", Modified), ("/run/postgresql/.s.PGSQL.5432", Added), ("/var/run/x", Added)], &[]),
         (&[("/tmp/x", Added), ("/var/tmp/x", Added), ("/var/log/x", Added), ("/var/cache/x", Modified)], &[]),
         (&[("/tmpfile", Added), ("/running", Added)], &["/running", "/tmpfile"]),
-        (&[("/etc/hosts", Modified), ("/etc/resolv.conf", Modified), ("/etc/mtab", Added), ("/.dockerenv", Added)], &[]),
+        (
+            &[
+                ("/etc/hosts", Modified),
+                ("/etc/resolv.conf", Modified),
+                ("/etc/mtab", Added),
+                ("/.dockerenv", Added),
+            ],
+            &[],
+        ),
         (&[("/etc/hosts.allow", Modified)], &["/etc/hosts.allow"]),
     ] {
         assert_eq!(losses(&made(rows), &plain, &["/root/.psql_history"]), *lost, "{rows:?}");
@@ -236,7 +272,7 @@ fn losses_are_what_a_new_container_would_not_have() {
 
 #[test]
 fn the_helper_of_init_is_no_loss_on_a_merged_usr_either() {
-    use crate::engine::{spec, Spec};
+    use crate::engine::{Spec, spec};
     let postgres: &dyn Spec = spec(crate::model::Engine::Postgres);
     for path in ["/sbin/docker-init", "/usr/sbin/docker-init"] {
         let parent = path.rsplit_once('/').unwrap().0;
@@ -253,11 +289,17 @@ fn the_certificate_target_is_taken_by_a_mount_exactly_there() {
     // A volume is named, not its path.
     let plain = container!("plain");
     let found = refusals(Subject { certificate_target: Some(DATA), ..subject(&plain) });
-    assert_eq!(found, [Refusal::TargetTaken { target: DATA.into(), by: format!("volume {}", plain.mounts()[0].name) }]);
+    assert_eq!(
+        found,
+        [Refusal::TargetTaken { target: DATA.into(), by: format!("volume {}", plain.mounts()[0].name) }]
+    );
     // A tmpfs that was asked for by --tmpfs is not among the mounts.
     let mut raw = plain.raw().clone();
     raw["HostConfig"]["Tmpfs"] = json!({ "/var/lib/postgresql/certs/": "" });
-    assert_eq!(refusals(subject(&Inspect::new(raw).unwrap())).iter().map(word).collect::<Vec<_>>(), ["target-taken"]);
+    assert_eq!(
+        refusals(subject(&Inspect::new(raw).unwrap())).iter().map(word).collect::<Vec<_>>(),
+        ["target-taken"]
+    );
 }
 
 #[test]
@@ -265,7 +307,9 @@ fn who_lives_off_a_container_is_found_by_name_and_by_id() {
     let plain = container!("plain");
     assert!(depends_on(&container!("borrower"), &plain));
     assert!(depends_on(&container!("linked"), &plain));
-    for other in [container!("everything"), container!("shop-db-1"), container!("host-network"), plain.clone()] {
+    for other in
+        [container!("everything"), container!("shop-db-1"), container!("host-network"), plain.clone()]
+    {
         assert!(!depends_on(&other, &plain), "{}", other.name());
     }
     assert!(!depends_on(&container!("borrower"), &container!("everything")));

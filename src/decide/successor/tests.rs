@@ -64,7 +64,8 @@ fn only_the_wiring_the_operation_and_the_policy_differ() {
     for text in ALL {
         let old = inspect(text);
         let successor = asked_of(&old, OLD);
-        let mut fields: Vec<_> = differences(&successor.expected, &old).into_iter().map(|found| found.field).collect();
+        let mut fields: Vec<_> =
+            differences(&successor.expected, &old).into_iter().map(|found| found.field).collect();
         fields.dedup();
         let allowed = [
             "/Args",
@@ -102,7 +103,10 @@ fn flags_come_last_and_reach_the_process() {
     // A command and no entrypoint, as images without one have it.
     let old = edited(PLAIN, &[("/Config/Entrypoint", Value::Null), ("/Config/Cmd", json!(["postgres"]))]);
     let successor = asked_of(&old, OLD);
-    assert_eq!((&successor.expected["Path"], &successor.expected["Args"]), (&json!("postgres"), &json!(["-c", "ssl=on"])));
+    assert_eq!(
+        (&successor.expected["Path"], &successor.expected["Args"]),
+        (&json!("postgres"), &json!(["-c", "ssl=on"]))
+    );
 }
 
 #[test]
@@ -138,7 +142,12 @@ fn volumes_of_every_kind_keep_their_place() {
     let backup = format!("{}:/backup", at("/backup"));
     assert_eq!(
         binds(&successor),
-        ["val-data:/var/lib/postgresql/data/", "/srv/example/conf:/etc/conf:ro", &backup, "/state/db:/certs:ro"]
+        [
+            "val-data:/var/lib/postgresql/data/",
+            "/srv/example/conf:/etc/conf:ro",
+            &backup,
+            "/state/db:/certs:ro"
+        ]
     );
     // `--mount type=volume,target=/spool`: its own entry gets the name.
     let spool = &successor.body["HostConfig"]["Mounts"][0];
@@ -164,7 +173,7 @@ fn the_certificate_directory_is_mounted_for_reading_only() {
     let old = inspect(PLAIN);
     let mount = |selinux, mount| {
         let flags = flags();
-        let wiring = Wiring { selinux, mount, ..wiring(&flags) };
+        let wiring = Wiring { mount, selinux, ..wiring(&flags) };
         super::successor(&old, &image(), &wiring, "0123", OLD)
     };
     assert_eq!(binds(&mount(false, true))[1..], ["/state/db:/certs:ro"]);
@@ -184,11 +193,17 @@ fn the_first_network_is_given_at_creation_and_the_others_after_it() {
     } });
     assert_eq!(*networks(&successor), one);
     // The default bridge is one of them: the mode does not attach it here.
-    let further = [("bridge".to_owned(), json!({})), ("val-two".to_owned(), json!({ "Aliases": ["second", "db.example"] }))];
+    let further = [
+        ("bridge".to_owned(), json!({})),
+        ("val-two".to_owned(), json!({ "Aliases": ["second", "db.example"] })),
+    ];
     assert_eq!(successor.further_networks, further);
 
     let successor = asked_of(&old, NEW);
-    assert_eq!(networks(&successor).as_object().unwrap().keys().collect::<Vec<_>>(), ["bridge", "val-one", "val-two"]);
+    assert_eq!(
+        networks(&successor).as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["bridge", "val-one", "val-two"]
+    );
     assert!(successor.further_networks.is_empty());
 }
 

@@ -36,7 +36,10 @@ fn a_container_is_read_as_docker_tells_it() {
     assert!(found.running() && found.pid() > 0);
     assert_eq!(found.exit_code(), 0);
     assert_eq!(found.started_at().unwrap().year(), 2026);
-    assert_eq!(found.fixed_addresses(), ["10.214.1.9", "fd00:214:1::9"].map(|text| text.parse::<IpAddr>().unwrap()));
+    assert_eq!(
+        found.fixed_addresses(),
+        ["10.214.1.9", "fd00:214:1::9"].map(|text| text.parse::<IpAddr>().unwrap())
+    );
     let aliases = found.aliases();
     for alias in ["db", "database", "second", "db.example", found.id().short()] {
         assert!(aliases.iter().any(|found| found == alias), "{alias}: {aliases:?}");
@@ -70,7 +73,9 @@ fn every_state_is_told_apart() {
 fn health_is_none_without_a_check() {
     assert_eq!(container!("plain").health(), Health::None);
     assert_eq!(container!("shop-db-1").health(), Health::Healthy);
-    for (word, health) in [("starting", Health::Starting), ("unhealthy", Health::Unhealthy), ("none", Health::None)] {
+    for (word, health) in
+        [("starting", Health::Starting), ("unhealthy", Health::Unhealthy), ("none", Health::None)]
+    {
         let mut raw = container!("shop-db-1").raw().clone();
         raw["State"]["Health"]["Status"] = json!(word);
         assert_eq!(Inspect::new(raw).unwrap().health(), health);
@@ -97,7 +102,9 @@ fn mounts_are_what_is_really_mounted() {
 fn a_database_is_reached_at_its_own_addresses_first() {
     let found = addresses(&container!("everything"), 5432);
     assert_eq!(found.len(), 5, "{found:?}");
-    assert!(found.contains(&"10.214.1.9:5432".to_owned()) && found.contains(&"[fd00:214:1::9]:5432".to_owned()));
+    assert!(
+        found.contains(&"10.214.1.9:5432".to_owned()) && found.contains(&"[fd00:214:1::9]:5432".to_owned())
+    );
     assert!(found[4].starts_with("127.0.0.1:"), "{found:?}");
     assert_eq!(addresses(&container!("everything"), 6000).len(), 4, "another port is not published");
     assert_eq!(addresses(&container!("host-network"), 15999), ["127.0.0.1:15999"]);
@@ -133,7 +140,8 @@ fn of_a_variable_that_is_given_twice_the_last_counts() {
 
 #[test]
 fn an_image_is_read_as_docker_tells_it() {
-    let image = Image::new(&serde_json::from_str(include_str!("../../../tests/data/image-postgres.json")).unwrap());
+    let image =
+        Image::new(&serde_json::from_str(include_str!("../../../tests/data/image-postgres.json")).unwrap());
     assert_eq!(image.id, container!("plain").image_id());
     assert_eq!(image.entrypoint.unwrap(), ["docker-entrypoint.sh"]);
     assert_eq!(image.command, ["postgres"]);
@@ -154,7 +162,9 @@ fn odd_answers_read_as_absent_and_never_panic() {
         .unwrap()
     };
     let mut all = vec![absent];
-    for value in [json!(null), json!(7), json!("text"), json!([1, null, {}]), json!({ "a": null }), json!([[]])] {
+    for value in
+        [json!(null), json!(7), json!("text"), json!([1, null, {}]), json!({ "a": null }), json!([[]])]
+    {
         all.push(odd(value));
     }
     for found in all {
@@ -162,7 +172,11 @@ fn odd_answers_read_as_absent_and_never_panic() {
         assert_eq!((found.health(), found.running(), found.pid()), (Health::None, false, 0));
         assert!(found.labels().is_empty() && found.environment().is_empty() && found.started_at().is_none());
         assert!(found.command().is_empty() && found.entrypoint().is_none() && found.user().is_empty());
-        assert!(found.addresses(5432).is_empty() && found.fixed_addresses().is_empty() && found.aliases().is_empty());
+        assert!(
+            found.addresses(5432).is_empty()
+                && found.fixed_addresses().is_empty()
+                && found.aliases().is_empty()
+        );
         let _ = (found.mounts(), found.exec_ids(), found.network_mode(), found.attachments());
     }
 }
