@@ -497,9 +497,7 @@ async fn succeed(
     bench.make(verb, &name, words)?;
     for (_, network, words) in CONNECTIONS.iter().filter(|(connected, ..)| *connected == case) {
         let words: Vec<_> = words.iter().map(|word| bench.meant(word)).collect();
-        bench.docker(
-            &[&["network", "connect"], &strs(&words)[..], &[&bench.meant(network), &name]].concat(),
-        )?;
+        docker_cli(&[&["network", "connect"], &strs(&words)[..], &[&bench.meant(network), &name]].concat())?;
     }
     replace(bench, docker, &name, verb == "run").await
 }
@@ -528,7 +526,7 @@ async fn replace(bench: &Bench, docker: &Docker, name: &str, start: bool) -> Res
         return Ok(());
     }
 
-    bench.docker(&["stop", "--time", "0", name])?;
+    docker_cli(&["stop", "--time", "0", name])?;
     docker.start(new.id()).await.map_err(|error| error.to_string())?;
     let started = inspect(docker, new.id().as_str()).await?;
     if !started.running() {
@@ -619,6 +617,15 @@ fn strs(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
+fn docker_cli(words: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(words).output().unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(format!("docker {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
 /// The networks, the volume, the folder and the containers of one run of the test; all go when it is dropped.
 struct Bench {
     run: String,
@@ -641,18 +648,15 @@ impl Bench {
         for (network, subnet) in [("@one", number * 2), ("@two", number * 2 + 1)] {
             let (four, six) = (format!("10.213.{subnet}.0/24"), format!("fd00:213:{subnet}::/64"));
             let name = bench.meant(network);
-            bench
-                .docker(&[
-                    "network", "create", "--label", LABEL, "--subnet", &four, "--ipv6", "--subnet", &six,
-                    &name,
-                ])
-                .unwrap();
+            docker_cli(&[
+                "network", "create", "--label", LABEL, "--subnet", &four, "--ipv6", "--subnet", &six, &name,
+            ])
+            .unwrap();
         }
-        bench.docker(&["volume", "create", "--label", LABEL, &bench.meant("@volume")]).unwrap();
-        bench.network_id =
-            bench.docker(&["network", "inspect", "--format", "{{.Id}}", &bench.meant("@one")]).unwrap()[..12]
-                .to_owned();
-        bench.image_id = bench.docker(&["image", "inspect", "--format", "{{.Id}}", PLAIN]).unwrap();
+        docker_cli(&["volume", "create", "--label", LABEL, &bench.meant("@volume")]).unwrap();
+        let id = docker_cli(&["network", "inspect", "--format", "{{.Id}}", &bench.meant("@one")]).unwrap();
+        bench.network_id = id.chars().take(12).collect();
+        bench.image_id = docker_cli(&["image", "inspect", "--format", "{{.Id}}", PLAIN]).unwrap();
         bench.make("run", &bench.name("peer"), &["--network", "@one", PLAIN, "sleep", "1000"]).unwrap();
         bench
     }
@@ -678,23 +682,14 @@ impl Bench {
     fn make(&self, verb: &str, name: &str, words: &[&str]) -> Result<(), String> {
         let words: Vec<_> = words.iter().map(|word| self.meant(word)).collect();
         let detached: &[&str] = if verb == "run" { &["--detach"] } else { &[] };
-        self.docker(&[&[verb], detached, &["--name", name, "--label", LABEL], &strs(&words)].concat())
+        docker_cli(&[&[verb], detached, &["--name", name, "--label", LABEL], &strs(&words)].concat())
             .map(drop)
-    }
-
-    fn docker(&self, words: &[&str]) -> Result<String, String> {
-        let output = Command::new("docker").args(words).output().unwrap();
-        if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        } else {
-            Err(format!("docker {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
-        }
     }
 
     fn remove_containers_of(&self, case: &str) {
         // The first one last, with its anonymous volumes: they are the test's own, and have a name in the others.
         for suffix in [".rehearsal", ".successor", ""] {
-            let _ = self.docker(&["rm", "--force", "--volumes", &format!("{}{suffix}", self.name(case))]);
+            let _ = docker_cli(&["rm", "--force", "--volumes", &format!("{}{suffix}", self.name(case))]);
         }
     }
 }
@@ -703,9 +698,9 @@ impl Drop for Bench {
     fn drop(&mut self) {
         self.remove_containers_of("peer");
         for network in ["@one", "@two"] {
-            let _ = self.docker(&["network", "rm", &self.meant(network)]);
+            let _ = docker_cli(&["network", "rm", &self.meant(network)]);
         }
-        let _ = self.docker(&["volume", "rm", &self.meant("@volume")]);
+        let _ = docker_cli(&["volume", "rm", &self.meant("@volume")]);
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -173,7 +173,7 @@ fn the_certificate_directory_is_mounted_for_reading_only() {
     let old = inspect(PLAIN);
     let mount = |selinux, mount| {
         let flags = flags();
-        let wiring = Wiring { selinux, mount, ..wiring(&flags) };
+        let wiring = Wiring { mount, selinux, ..wiring(&flags) };
         super::successor(&old, &image(), &wiring, "0123", OLD)
     };
     assert_eq!(binds(&mount(false, true))[1..], ["/state/db:/certs:ro"]);
