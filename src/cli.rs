@@ -250,18 +250,26 @@ async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyho
     if !matches!(observe(&world, inspect).await?, Look::Ours(_)) {
         bail!("container {name} is not a database that dbssl can work on: see dbssl plan {name}");
     }
-    match Lock::exclusive(&world.roots) {
-        Ok(_lock) => {
-            settle::recover(&world).await?;
-            reconcile(&world, name, Memory::default(), true).await;
-        }
-        Err(LockError::Held(_)) => {
-            requests::place(&world.roots, name)?;
-            while requests::is_pending(&world.roots, name) {
-                tokio::time::sleep(ASK_AGAIN).await;
+    let mut asked = false;
+    loop {
+        match Lock::exclusive(&world.roots) {
+            Ok(_lock) => {
+                // From here on a closed terminal must not end us between a stop and a start.
+                let _deferred =
+                    [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+                requests::done(&world.roots, name);
+                settle::recover(&world).await;
+                reconcile(&world, name, Memory::default(), true).await;
+                break;
             }
+            Err(LockError::Held(_)) if !asked => {
+                requests::place(&world.roots, name)?;
+                asked = true;
+            }
+            Err(LockError::Held(_)) if !requests::is_pending(&world.roots, name) => break,
+            Err(LockError::Held(_)) => tokio::time::sleep(ASK_AGAIN).await,
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     }
     let report = report::of(&world, named(&world, name).await?).await?;
     let report = report.ok_or_else(|| anyhow!("container {name} is not labelled any more"))?;

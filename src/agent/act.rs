@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{
     enforce::{self, EnforceError},
-    observe::Subject,
+    observe::{Subject, foreign_exec},
     prove::{self, Unproved},
     redeploy::{self, Job, RedeployError},
     settle::Settled,
@@ -47,6 +47,10 @@ pub enum ActError {
     Redeploy(#[from] RedeployError),
     #[error("the redeploy was rolled back: {0}")]
     RolledBack(String),
+    #[error("it was recreated and is not proved, but the former container is gone: {0}")]
+    Kept(String),
+    #[error("a command runs in it ({0}), so it is not restarted now")]
+    Busy(String),
     #[error("THE DATABASE DOES NOT RUN: {0}")]
     Down(String),
     #[error("its user stopped, removed or replaced it meanwhile: {0}")]
@@ -55,8 +59,12 @@ pub enum ActError {
         "it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now"
     )]
     RestartForbidden { why: String },
-    #[error("restarted, and it still does not serve its certificate: {0}")]
+    #[error("it cannot be told whether the reload worked: {0}")]
     Unproved(#[from] Unproved),
+    #[error("the restart failed: {0}")]
+    Restart(RedeployError),
+    #[error("restarted, and it still does not serve its certificate: {0}")]
+    Restarted(Unproved),
     #[error("cannot make it refuse plaintext: {0}")]
     Enforce(EnforceError),
     #[error("cannot make it accept plaintext again: {0}")]
@@ -146,9 +154,11 @@ fn content(holds: Holds, leaf: &Leaf, chain: &[Certificate], roots: &[Certificat
 }
 
 async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> Result<(), ActError> {
+    let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
     let job = Job {
         old: &subject.inspect,
         image: subject.image.as_ref().ok_or(ActError::NoImage)?,
+        data_directory: &data_directory,
         wiring: Wiring {
             source: &subject.certificates,
             target: subject.spec.certificate_directory(),
@@ -165,6 +175,7 @@ async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> 
             Ok(())
         }
         Settled::RolledBack { why } => Err(ActError::RolledBack(why)),
+        Settled::Kept { why } => Err(ActError::Kept(why)),
         Settled::Abandoned { why } => Err(ActError::Abandoned(why)),
         Settled::Down { why } => Err(ActError::Down(why)),
     }
@@ -180,25 +191,28 @@ async fn serve(
 ) -> Result<(), ActError> {
     let expectation = subject.expectation(chain);
     let id = subject.inspect.id();
-    let reloaded = match enforce::reload(world, &subject.inside).await {
-        Ok(()) => prove::until_proved(world, id, &expectation, RELOAD)
-            .await
-            .map_err(|unproved| unproved.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let why = match reloaded {
-        Ok(()) => {
-            info!(%reason, "reloaded without a restart: proved");
-            return Ok(());
-        }
-        Err(why) => why,
+    let why = match enforce::reload(world, &subject.inside).await {
+        Err(error) => error.to_string(),
+        Ok(()) => match prove::until_proved(world, id, clock::now(), &expectation, RELOAD).await {
+            Ok(()) => {
+                info!(%reason, "reloaded without a restart: proved");
+                return Ok(());
+            }
+            // Nothing was seen that is wrong, so a restart would be a guess at the database's expense.
+            Err(unseen @ Unproved::Deadline { served_other: false, .. }) => return Err(unseen.into()),
+            Err(unproved) => unproved.to_string(),
+        },
     };
     if allowed != Redeploy::Auto {
         return Err(ActError::RestartForbidden { why });
     }
+    if let Some(command) = foreign_exec(world, &subject.inspect).await? {
+        return Err(ActError::Busy(command));
+    }
     warn!(%reason, why, "the reload proved nothing: restarting the database");
-    redeploy::restart(world, &subject.inspect).await?;
-    prove::until_proved(world, id, &expectation, world.settings.docker.ready_timeout).await?;
+    let limit = world.settings.docker.ready_timeout;
+    redeploy::restart(world, &subject.inspect).await.map_err(ActError::Restart)?;
+    prove::until_proved(world, id, clock::now(), &expectation, limit).await.map_err(ActError::Restarted)?;
     info!(%reason, "restarted: proved");
     Ok(())
 }

@@ -19,7 +19,8 @@ use crate::{
     host::{
         archive,
         certdir::{CertDir, Held},
-        docker::DockerError,
+        docker::{DockerError, Listed},
+        probe::Plain,
     },
     model::{
         Desired, Engine, Owner, Sans,
@@ -127,9 +128,9 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
             container: inspect.name().to_string(),
             names: names.sans,
             issuer: world.authority().issuing.certificate().clone(),
-            wiring: wiring.state,
             directory: Directory::Missing,
-            life: life(&inspect),
+            life: life(&inspect, &wiring.state),
+            wiring: wiring.state,
             serving: Serving::NotLooked,
             plaintext: Plaintext::NotLooked,
             desired,
@@ -289,8 +290,11 @@ fn directory(subject: &Subject) -> Directory {
     }
 }
 
-fn life(inspect: &Inspect) -> Life {
+/// A health check counts before a recreation only: of a wired database, what it serves is seen directly, and an
+/// unhealthy one needs its new certificate as well.
+fn life(inspect: &Inspect, wiring: &Wiring) -> Life {
     match inspect.state() {
+        State::Running if *wiring == Wiring::Present => Life::Ready,
         State::Created => Life::Created,
         State::Paused => Life::Down("paused"),
         State::Restarting => Life::Down("restarting"),
@@ -312,7 +316,7 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
     }
     let names = if wired { subject.observed.names.clone() } else { Sans::new() };
     let serving = prove::look(world, &subject.inspect, subject.spec, subject.port, &names).await;
-    if let Serving::Unreachable(why) = &serving
+    if let Serving::Unreachable(why) | Serving::Starting(why) = &serving
         && subject.observed.life == Life::Ready
     {
         subject.observed.life = Life::Starting(why.clone());
@@ -323,7 +327,13 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
         (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
-            before_recreation(world, subject).await?;
+            // While it recovers or shuts down PostgreSQL says that it has no TLS before it says that it is not ready.
+            let plain = prove::plaintext(world, &subject.inspect, subject.spec, subject.port).await;
+            if let Plain::NotReady(why) | Plain::Unreachable(why) = plain {
+                subject.observed.life = Life::Starting(why);
+            } else {
+                before_recreation(world, subject).await?;
+            }
         }
         (Wiring::Present, Serving::Tls { .. }) => {
             subject.observed.plaintext = enforce::plaintext(world, subject).await;
@@ -337,7 +347,8 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
 async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), DockerError> {
     let inspect = &subject.inspect;
     let changes = world.docker.changes(inspect.id()).await?;
-    let dependents = dependents(world, inspect).await?;
+    let listed = world.docker.list("").await?;
+    let dependents = dependents(world, inspect, &listed).await?;
     let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
     let refusals = gates::refusals(gates::Subject {
         inspect,
@@ -354,13 +365,24 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
     } else if let Some(command) = foreign_exec(world, inspect).await? {
         subject.observed.life = Life::Busy(command);
     }
+    // A container that was renamed keeps the directory that it has mounted; the newcomer of its name gets another.
+    let path = subject.certificates.to_string_lossy().into_owned();
+    let in_use = |listed: &Listed| listed.mounts.iter().any(|(source, _)| *source == path);
+    if listed.iter().any(|listed| listed.id != *subject.inspect.id() && in_use(listed)) {
+        subject.certificates.set_file_name(format!(
+            "{}-{}",
+            subject.inspect.name(),
+            subject.inspect.id().short()
+        ));
+        subject.observed.directory = directory(subject);
+    }
     Ok(())
 }
 
 /// Names of the containers that live off this one. One look at each container: only before a recreation.
-async fn dependents(world: &World, inspect: &Inspect) -> Result<Vec<String>, DockerError> {
+async fn dependents(world: &World, inspect: &Inspect, listed: &[Listed]) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
-    for listed in world.docker.list("").await? {
+    for listed in listed {
         if listed.id != *inspect.id()
             && let Some(other) = world.docker.inspect(listed.id.as_str()).await?
             && gates::depends_on(&other, inspect)
@@ -373,7 +395,7 @@ async fn dependents(world: &World, inspect: &Inspect) -> Result<Vec<String>, Doc
 
 /// A command that somebody runs in the container right now and that is not its health check. Only the
 /// program's name: arguments may hold passwords.
-async fn foreign_exec(world: &World, inspect: &Inspect) -> Result<Option<String>, DockerError> {
+pub(super) async fn foreign_exec(world: &World, inspect: &Inspect) -> Result<Option<String>, DockerError> {
     let check: Vec<&str> = inspect.config()["Healthcheck"]["Test"]
         .as_array()
         .into_iter()

@@ -48,15 +48,16 @@ impl std::fmt::Debug for Expectation {
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
 pub enum Unproved {
-    /// Ended without an error of its own: somebody stopped it.
+    /// Somebody asked Docker for its end.
     #[error("it was stopped")]
     Stopped,
     #[error("it ended with exit code {code}; its last words: {words}")]
     Exited { code: i64, words: String },
     #[error("it was removed")]
     Removed,
-    #[error("no proof within {limit:?}: {last}")]
-    Deadline { limit: Duration, last: String },
+    /// `served_other`: something else than what is expected was seen, not nothing.
+    #[error("no proof within {} s: {last}", limit.as_secs())]
+    Deadline { limit: Duration, last: String, served_other: bool },
     #[error(transparent)]
     Docker(#[from] DockerError),
 }
@@ -66,24 +67,46 @@ const LAST_WORDS: usize = 3;
 /// Pause between two looks: short at first, when every look is an interruption to be ended.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// Looks until the database serves what is expected, or it is plain that it will not.
+/// How long a container has to be down until it counts as ended.
+const DOWN_FOR_GOOD: Duration = Duration::from_millis(1500);
+/// How long a database that says that it is starting is waited for.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(3600);
+
+/// Looks until the database serves what is expected, or it is plain that it will not. `since`: when it was
+/// started, or taken up.
 pub async fn until_proved(
     world: &World,
     id: &ContainerId,
+    since: OffsetDateTime,
     expectation: &Expectation,
     limit: Duration,
 ) -> Result<(), Unproved> {
-    let end = Instant::now() + limit;
+    let start = Instant::now();
+    let mut end = start + limit;
     let mut pause = PAUSES.0;
+    let mut was_down = false;
     loop {
         let inspect = world.docker.inspect(id.as_str()).await?.ok_or(Unproved::Removed)?;
-        if !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting) {
-            return Err(ended(world, &inspect).await);
+        let down = !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting);
+        if down && was_down {
+            return Err(ended(world, &inspect, since).await?);
         }
+        if down {
+            // It may be in the gap of a `docker restart`.
+            was_down = true;
+            tokio::time::sleep(DOWN_FOR_GOOD).await;
+            continue;
+        }
+        was_down = false;
         let seen = look(world, &inspect, expectation.spec, expectation.port, &expectation.names).await;
         let Some(last) = unproved(&seen, expectation) else { return Ok(()) };
+        if matches!(seen, Serving::Starting(_)) {
+            // A database that recovers after a crash speaks, and says that it is at it: that is no failure.
+            end = (Instant::now() + limit).min(start + LONGEST_RECOVERY.max(limit));
+        }
         if Instant::now() + pause >= end {
-            return Err(Unproved::Deadline { limit, last });
+            let served_other = !matches!(seen, Serving::Unreachable(_) | Serving::Starting(_));
+            return Err(Unproved::Deadline { limit: start.elapsed(), last, served_other });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(PAUSES.1);
@@ -95,6 +118,7 @@ fn unproved(seen: &Serving, expectation: &Expectation) -> Option<String> {
     match seen {
         Serving::NotLooked => Some("it was not looked at".to_owned()),
         Serving::Unreachable(why) => Some(format!("it cannot be reached: {why}")),
+        Serving::Starting(why) => Some(format!("it is still starting: {why}")),
         Serving::Plaintext => Some("the server offers no TLS".to_owned()),
         Serving::Failed(why) => Some(format!("the TLS handshake failed: {why}")),
         Serving::Tls { chain, .. } if *chain != expectation.chain => {
@@ -115,10 +139,11 @@ pub async fn look(
     let limit = world.settings.docker.probe_timeout;
     let target = target(inspect, spec, port, names);
     let chain = match probe::handshake(&target, limit).await {
-        Served::Unreachable(why) | Served::NotReady(why) => return Serving::Unreachable(why),
+        Served::Unreachable(why) => return Serving::Unreachable(why),
+        Served::NotReady(why) => return Serving::Starting(why),
         Served::Plaintext => return Serving::Plaintext,
         Served::Failed(why) => return Serving::Failed(why),
-        Served::Tls { ready: false, .. } => return Serving::Unreachable("it is still starting".to_owned()),
+        Served::Tls { ready: false, .. } => return Serving::Starting("it takes no sessions yet".to_owned()),
         Served::Tls { chain, ready: true } => chain,
     };
     let chain: Result<Vec<_>, _> = chain.into_iter().map(|der| Certificate::from_der(der.to_vec())).collect();
@@ -169,15 +194,15 @@ fn shown_name(inspect: &Inspect, names: &Sans) -> Option<San> {
 }
 
 /// Why a container that ended did so, in its own words, without what may be a password.
-async fn ended(world: &World, inspect: &Inspect) -> Unproved {
-    let code = inspect.exit_code();
-    if code == 0 {
-        return Unproved::Stopped;
+async fn ended(world: &World, inspect: &Inspect, since: OffsetDateTime) -> Result<Unproved, DockerError> {
+    if world.docker.was_stopped(inspect.id(), since, clock::now()).await? {
+        return Ok(Unproved::Stopped);
     }
+    let code = inspect.exit_code();
     let lines = world.docker.last_lines(inspect.id(), LAST_WORDS).await.unwrap_or_default();
     let secrets: Vec<String> = inspect.environment().into_values().filter(|value| value.len() >= 4).collect();
     let words = lines.iter().map(|line| presentable(line, &secrets)).collect::<Vec<_>>().join(" | ");
-    Unproved::Exited { code, words: if words.is_empty() { "none".to_owned() } else { words } }
+    Ok(Unproved::Exited { code, words: if words.is_empty() { "none".to_owned() } else { words } })
 }
 
 /// A line of somebody else's log: cut, without control characters, and without any value of the environment.

@@ -1,6 +1,6 @@
 //! One run over one container: observe, decide, apply, and look again until nothing is left to do.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -18,12 +18,7 @@ use crate::{
         plan::{Life, Plan, Step, Wait, plan},
         queue::backoff,
     },
-    host::{
-        certdir::CertDir,
-        clock,
-        docker::DockerError,
-        setbacks::{self, Setback},
-    },
+    host::{certdir::CertDir, clock, docker::DockerError, journal::PARKED, setbacks},
     model::{
         ContainerId, ContainerName, Redeploy,
         inspect::{Inspect, State},
@@ -39,8 +34,11 @@ pub struct Memory {
     said: Option<String>,
     /// Failures in a row.
     failures: u32,
-    /// Looks in a row that found it starting.
+    /// Looks in a row that found it starting, and since when.
     starting: u32,
+    starting_since: Option<Instant>,
+    /// When it was recreated, in the last hour.
+    recreated: Vec<Instant>,
 }
 
 /// When to look again, at the latest. The certificate's own deadline comes by the wall clock, which is looked
@@ -48,6 +46,10 @@ pub struct Memory {
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Rounds of one run: wiring first, then what is seen only with it. More would be a loop.
 const ROUNDS: u32 = 3;
+/// Recreations of one name in an hour, all of them proved, until somebody who undoes them is to be looked for.
+const MOST_RECREATIONS: usize = 6;
+/// How long a database may be starting until somebody is told.
+const LONG_START: Duration = Duration::from_secs(600);
 
 /// Runs once over the container of that name; what is remembered, and when to run again unless poked.
 /// `ordered`: at a human's word, so that `dbssl.redeploy=manual` and earlier setbacks do not hold it back.
@@ -85,13 +87,17 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
+        if world.is_in_hand(&id) || name.as_str().ends_with(PARKED) {
+            // An operation has it under another name.
+            return Ok(Some(Duration::from_secs(2)).filter(|_| world.is_in_hand(&id)));
+        }
         if inspect.state() == State::Created || !world.concerns(&inspect) {
             // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); or not ours.
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {
             Look::NotOurs => {
-                release(world, &inspect).await;
+                release(world, &inspect).await?;
                 return Ok(None);
             }
             Look::Wrong(problems) => {
@@ -110,56 +116,28 @@ async fn rounds(
         let allowed = if ordered { Redeploy::Auto } else { subject.observed.desired.redeploy };
         let now = clock::now();
         let plan = plan(&subject.observed, allowed, now);
-        if !matches!(plan, Plan::Wait { why: Wait::Life(Life::Starting(_)), .. }) {
-            memory.starting = 0;
-        }
         let steps = match plan {
             Plan::Act(steps) => steps,
-            Plan::Settled { renew_at } => {
-                if memory.said.take().is_some() {
-                    info!("all is well");
-                }
-                memory.failures = 0;
-                return Ok(Some(until(renew_at, now)));
-            }
-            Plan::Wait { why: Wait::Life(Life::Starting(_)), .. } => {
-                // No event tells that a port has begun to answer: look again, less and less often.
-                memory.ready = None;
-                memory.starting += 1;
-                return Ok(Some(starting_pause(memory.starting)));
-            }
-            Plan::Wait { why: Wait::Life(Life::Busy(_)), .. } => return Ok(Some(Duration::from_secs(5))),
-            // Its next event brings us back.
-            Plan::Wait { why: Wait::Life(_), .. } => {
-                memory.ready = None;
-                return Ok(Some(LONGEST));
-            }
-            Plan::Wait { .. } | Plan::Refuse(_) | Plan::NotEnforced(_) => {
-                say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
-                return Ok(Some(LONGEST));
-            }
-            Plan::Foreign(_) => {
-                let text = foreign(&subject, &plan);
-                say(memory, text, |plan| info!(plan, "it is left alone"));
-                return Ok(Some(LONGEST));
-            }
+            plan => return Ok(Some(rest(&plan, &subject, memory, now))),
         };
+        (memory.starting, memory.starting_since) = (0, None);
         let held_until = setbacks::read(&world.roots.state, name)
             .map(|setback| setback.retry_at(&id))
             .filter(|retry_at| now < *retry_at);
-        if steps.contains(&Step::Recreate) && !ordered {
-            if let Some(retry_at) = held_until {
-                return Ok(Some(until(retry_at, now)));
-            }
-            if let Some(rest) = settling(world, memory, &id) {
-                return Ok(Some(rest));
-            }
+        if steps.contains(&Step::Recreate)
+            && !ordered
+            && let Some(rest) = held_back(world, memory, &id, held_until.map(|retry_at| until(retry_at, now)))
+        {
+            return Ok(Some(rest));
         }
         // After a restart that proved nothing: reloads only, until its time has come.
         let allowed =
             if held_until.is_some() && allowed == Redeploy::Auto { Redeploy::Reload } else { allowed };
         match act(world, &subject, &steps, allowed).await {
             Ok(()) => {
+                if steps.contains(&Step::Recreate) {
+                    memory.recreated.push(Instant::now());
+                }
                 if held_until.is_none() {
                     setbacks::clear(&world.roots.state, name);
                 }
@@ -173,6 +151,71 @@ async fn rounds(
     });
     memory.failures += 1;
     Ok(Some(backoff(memory.failures)))
+}
+
+/// What is said, if anything, where there is nothing to do now; and when to look again.
+fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime) -> Duration {
+    if !matches!(plan, Plan::Wait { why: Wait::Life(Life::Starting(_)), .. }) {
+        (memory.starting, memory.starting_since) = (0, None);
+    }
+    match plan {
+        Plan::Settled { renew_at } => {
+            if memory.said.take().is_some() {
+                info!("all is well");
+            }
+            memory.failures = 0;
+            until(*renew_at, now)
+        }
+        Plan::Wait { why: Wait::Life(Life::Starting(why)), .. } => {
+            // No event tells that a port has begun to answer: look again, less and less often.
+            memory.ready = None;
+            memory.starting += 1;
+            if memory.starting_since.get_or_insert_with(Instant::now).elapsed() > LONG_START {
+                say(memory, why.clone(), |why| {
+                    warn!(why, "it has not become ready for a long time: look why");
+                });
+            }
+            starting_pause(memory.starting)
+        }
+        Plan::Wait { why: Wait::Life(Life::Busy(_)), .. } => Duration::from_secs(5),
+        // Its next event brings us back.
+        Plan::Wait { why: Wait::Life(_), .. } => {
+            memory.ready = None;
+            LONGEST
+        }
+        Plan::Foreign(_) => {
+            say(memory, foreign(subject, plan), |plan| info!(plan, "it is left alone"));
+            LONGEST
+        }
+        Plan::Act(_) | Plan::Wait { .. } | Plan::Refuse(_) | Plan::NotEnforced(_) => {
+            say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
+            LONGEST
+        }
+    }
+}
+
+/// How long a recreation has to wait for, if it has: after a setback, until the container has settled, or because
+/// somebody undoes it again and again.
+fn held_back(
+    world: &World,
+    memory: &mut Memory,
+    id: &ContainerId,
+    setback: Option<Duration>,
+) -> Option<Duration> {
+    if setback.is_some() {
+        return setback;
+    }
+    if let Some(rest) = settling(world, memory, id) {
+        return Some(rest);
+    }
+    memory.recreated.retain(|at| at.elapsed() < LONGEST);
+    if memory.recreated.len() < MOST_RECREATIONS {
+        return None;
+    }
+    say(memory, "somebody takes the wiring away again and again".to_owned(), |why| {
+        warn!(why, "it is not recreated again for now: find out who recreates the container");
+    });
+    Some(LONGEST)
 }
 
 /// How long the container still has to be left in peace after it became ready: whoever started it may be
@@ -203,21 +246,22 @@ fn failed(
         error,
         ActError::RolledBack(_)
             | ActError::Down(_)
-            | ActError::Unproved(_)
-            | ActError::Redeploy(RedeployError::Rehearsal(_))
+            | ActError::Kept(_)
+            | ActError::Restart(_)
+            | ActError::Restarted(_)
+            | ActError::Redeploy(RedeployError::Rehearsal(_) | RedeployError::ParkedNameTaken(_))
     );
     if !stopped_it {
         say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
         return backoff(memory.failures);
     }
-    let attempt = setbacks::read(&world.roots.state, name)
-        .filter(|setback| setback.container == *id)
-        .map_or(1, |setback| setback.attempt.saturating_add(1));
-    let setback = Setback { container: id.clone(), why: error.to_string(), at: now, attempt };
-    if let Err(error) = setbacks::write(&world.roots.state, name, &setback) {
-        warn!(%error, "the setback cannot be recorded: after a restart of dbssl it is tried again at once");
-    }
-    let retry_at = setback.retry_at(id);
+    let retry_at = match setbacks::add(&world.roots.state, name, id, error.to_string(), now) {
+        Ok(setback) => setback.retry_at(id),
+        Err(failure) => {
+            warn!(%failure, "the setback cannot be recorded: after a restart of dbssl it is tried again at once");
+            now + time::Duration::HOUR
+        }
+    };
     error!(why = %error, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
     memory.said = Some(error.to_string());
     until(retry_at, now)
@@ -253,21 +297,32 @@ fn foreign(subject: &Subject, plan: &Plan) -> String {
 
 /// A container of a name that was ours and is no longer labelled. The rule in its `pg_hba.conf` would shut
 /// out everybody now that it has no TLS: take it back. That is the only thing that is ever done to it.
-async fn release(world: &World, inspect: &Inspect) {
+async fn release(world: &World, inspect: &Inspect) -> Result<(), DockerError> {
     let directory = world.roots.certificates(inspect.name());
-    let mounted = inspect.mounts().iter().any(|mount| directory.as_path() == Path::new(&mount.source));
-    if !directory.exists() || !inspect.running() || mounted {
-        return;
+    if !directory.exists() || !inspect.running() {
+        return Ok(());
+    }
+    // Another container may have been ours under this name, and still use the directory.
+    let path = directory.to_string_lossy();
+    if world
+        .docker
+        .list("")
+        .await?
+        .iter()
+        .any(|listed| listed.mounts.iter().any(|(source, _)| *source == path))
+    {
+        return Ok(());
     }
     match enforce::release(world, inspect).await {
         Ok(true) => info!("no longer labelled: took the rule of dbssl out of its pg_hba.conf"),
         Ok(false) => {}
         Err(error) => {
             warn!(%error, "no longer labelled, and the rule of dbssl cannot be taken out of its pg_hba.conf: remove the block by hand");
-            return;
+            return Ok(());
         }
     }
     if let Err(error) = CertDir::open(directory).remove() {
         warn!(%error, "its certificate directory cannot be removed");
     }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use time::OffsetDateTime;
 use tracing::warn;
 
 use super::{
@@ -27,12 +28,12 @@ use crate::{
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
-        clock,
+        archive, clock,
         docker::{Docker, DockerError, NEVER_KILL},
         journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
     },
     model::{
-        ContainerId,
+        ContainerId, ContainerName,
         inspect::{Image, Inspect, State},
     },
 };
@@ -48,6 +49,8 @@ pub struct Job<'a> {
     pub old: &'a Inspect,
     pub image: &'a Image,
     pub wiring: Wiring<'a>,
+    /// In the container.
+    pub data_directory: &'a str,
     /// What the successor has to serve.
     pub expectation: &'a Expectation,
 }
@@ -57,6 +60,12 @@ pub struct Job<'a> {
 pub enum RedeployError {
     #[error("Docker would not make the same container again: {0}")]
     Rehearsal(String),
+    #[error("another operation works on this container")]
+    InHand,
+    #[error("it is no longer as it was seen")]
+    Changed,
+    #[error("a container named {0} is left from earlier: look what it is, and remove or rename it")]
+    ParkedNameTaken(String),
     #[error(transparent)]
     Docker(#[from] DockerError),
     #[error(transparent)]
@@ -76,30 +85,40 @@ pub(super) enum Abort {
     Unproved(String),
     #[error("the old container could not be kept down: somebody else started it, or released its brake")]
     OldRuns,
-    /// Stopped or removed by a user: their word counts.
+    /// Another container runs on the same data.
+    #[error("the container {0} runs on the same data")]
+    DataTaken(ContainerName),
+    /// Stopped by a user: their word counts.
     #[error("stopped by its user meanwhile")]
     UserStopped,
+    #[error("removed by its user meanwhile")]
+    UserRemoved,
 }
 
 /// Recreates the container and sees the operation through to its end.
 pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployError> {
-    let dialect = dialect(&world.docker, job.old).await?;
-    let operation = Operation {
-        id: new_operation_id(),
-        kind: Kind::Recreate,
-        name: job.old.name().clone(),
-        old: job.old.id().clone(),
-        inspect: job.old.raw().clone(),
-    };
+    let docker = &world.docker;
+    let _in_hand = world.take_in_hand(job.old.id()).ok_or(RedeployError::InHand)?;
+    let dialect = dialect(docker, job.old).await?;
+    let operation = operation(Kind::Recreate, job.old, job.data_directory);
+    if docker.inspect(&operation.parked_name()).await?.is_some() {
+        return Err(RedeployError::ParkedNameTaken(operation.parked_name()));
+    }
     let successor = successor(job.old, job.image, &job.wiring, &operation.id, dialect);
-    rehearse(&world.docker, job.old, &successor).await?;
-    let secrets = layer_secrets(&world.docker, job.old).await?;
+    rehearse(docker, job.old, &successor).await?;
+    let secrets = layer_secrets(docker, job.old).await?;
+    // What was seen is some time ago.
+    if !docker.inspect(job.old.id().as_str()).await?.is_some_and(|now| now.state() == State::Running) {
+        return Err(RedeployError::Changed);
+    }
 
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     let begun = Instant::now();
     let verdict = match attempt(world, &operation, &mut journal, &job, &successor, secrets).await {
         Ok(()) => Verdict::Proved,
         Err(Abort::UserStopped) => Verdict::UserStopped,
+        Err(Abort::UserRemoved) => Verdict::UserRemoved,
+        Err(Abort::Docker(error)) if error.engine_gone() => Verdict::Unknown,
         Err(abort) => Verdict::Failed(abort.to_string()),
     };
     let interruption = begun.elapsed();
@@ -112,22 +131,28 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
 
 /// A restart of the same container, recorded so that a crash in the middle leaves it running.
 pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> {
-    let operation = Operation {
+    let _in_hand = world.take_in_hand(old.id()).ok_or(RedeployError::InHand)?;
+    let operation = operation(Kind::Restart, old, "");
+    let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
+    let restarted = match journal.phase(Phase::Stop) {
+        Ok(()) => world.docker.restart(old.id(), grace(old, world)).await.map_err(RedeployError::from),
+        Err(error) => Err(error.into()),
+    };
+    // Also when Docker says that it is done: it must run, and the journal must go.
+    settle::until_settled(world, operation, journal, Verdict::Unknown).await;
+    restarted
+}
+
+fn operation(kind: Kind, old: &Inspect, data_directory: &str) -> Operation {
+    Operation {
         id: new_operation_id(),
-        kind: Kind::Restart,
+        kind,
         name: old.name().clone(),
         old: old.id().clone(),
+        begun: clock::now(),
+        data_directory: data_directory.to_owned(),
         inspect: old.raw().clone(),
-    };
-    let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
-    journal.phase(Phase::Stop)?;
-    let restarted = world.docker.restart(old.id(), grace(old, world)).await;
-    if restarted.is_err() {
-        settle::until_settled(world, operation, journal, Verdict::Unknown).await;
-    } else {
-        journal.end()?;
     }
-    restarted.map_err(Into::into)
 }
 
 async fn attempt(
@@ -145,7 +170,7 @@ async fn attempt(
     journal.phase(Phase::Park)?;
     docker.rename(old, &operation.parked_name()).await?;
     journal.phase(Phase::Stop)?;
-    let since = clock::now().unix_timestamp();
+    let since = clock::now();
     let mut stop = pin!(docker.stop(old, grace(job.old, world)));
     let stopped = tokio::select! {
         stopped = &mut stop => Some(stopped),
@@ -180,7 +205,7 @@ async fn attempt(
         docker.brake(old, &operation.brake()).await?;
     }
     let (found, parked) = tokio::join!(docker.inspect(new.as_str()), docker.inspect(old.as_str()));
-    let found = found?.ok_or(Abort::UserStopped)?;
+    let found = found?.ok_or_else(|| Abort::Unproved("the successor is gone".to_owned()))?;
     let differences = differences(&successor.expected, &found);
     if !differences.is_empty() {
         return Err(Abort::Differs(list(&differences)));
@@ -188,23 +213,54 @@ async fn attempt(
     if parked?.is_some_and(|parked| !held(&parked)) {
         return Err(Abort::OldRuns);
     }
+    alone(docker, operation, &found).await?;
     journal.phase(Phase::Start)?;
     docker.start(&new).await?;
     journal.phase(Phase::Prove)?;
-    prove_successor(world, &new, job.old, job.expectation).await
+    prove_successor(world, &new, operation.begun, job.old, job.expectation).await
+}
+
+/// Nothing else may run on the data that `container` is about to be started on. A container that shared the volume
+/// before the operation began is its owner's affair (a side-car that takes backups); one that was started since
+/// then took the database's place.
+pub(super) async fn alone(docker: &Docker, operation: &Operation, container: &Inspect) -> Result<(), Abort> {
+    let Some(data) = data_mount(container, &operation.data_directory) else { return Ok(()) };
+    for listed in docker.list("").await? {
+        if listed.id == *container.id() || listed.state != "running" || !listed.mounts.contains(&data) {
+            continue;
+        }
+        let other = docker.inspect(listed.id.as_str()).await?;
+        if other.is_some_and(|other| other.started_at().is_some_and(|started| started >= operation.begun)) {
+            return Err(Abort::DataTaken(listed.name));
+        }
+    }
+    Ok(())
+}
+
+/// The innermost mount over the data directory: its path on the host and in the container.
+fn data_mount(container: &Inspect, data_directory: &str) -> Option<(String, String)> {
+    let over = container.mounts().into_iter().filter(|mount| {
+        let rest = data_directory.strip_prefix(&mount.destination);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    let data = over.max_by_key(|mount| mount.destination.len())?;
+    Some((data.source, data.destination))
 }
 
 /// Waits for the proof, and sees to it that the old container stays down where no brake holds it.
 pub(super) async fn prove_successor(
     world: &World,
     new: &ContainerId,
+    since: OffsetDateTime,
     old: &Inspect,
     expectation: &Expectation,
 ) -> Result<(), Abort> {
     let proved = async {
-        match prove::until_proved(world, new, expectation, world.settings.docker.ready_timeout).await {
+        match prove::until_proved(world, new, since, expectation, world.settings.docker.ready_timeout).await {
             Ok(()) => Ok(()),
             Err(Unproved::Stopped) => Err(Abort::UserStopped),
+            Err(Unproved::Removed) => Err(Abort::UserRemoved),
+            Err(Unproved::Docker(error)) => Err(Abort::Docker(error)),
             Err(unproved) => Err(Abort::Unproved(unproved.to_string())),
         }
     };
@@ -262,22 +318,18 @@ pub(super) fn is_rehearsal(found: &Inspect) -> bool {
     found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
 }
 
-/// Secrets that Compose copied into the container's own layer, as archives for their parent folders.
+/// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that are
+/// mounts of their own come back as such.
 async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
-    let mounted = |folder: &str| {
-        old.mounts()
-            .iter()
-            .any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
-    };
-    let mut found = Vec::new();
-    for folder in SECRETS.into_iter().filter(|folder| !mounted(folder)) {
+    let mounted: Vec<String> = old.mounts().into_iter().map(|mount| mount.destination).collect();
+    for folder in SECRETS.into_iter().filter(|folder| !mounted.iter().any(|mount| mount == folder)) {
         if let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? {
             let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            found.push((parent.to_owned(), tar));
-            break;
+            let own = archive::without(&tar, |path| mounted.contains(&format!("{parent}/{path}")));
+            return Ok(own.map(|own| (parent.to_owned(), own)).into_iter().collect());
         }
     }
-    Ok(found)
+    Ok(Vec::new())
 }
 
 pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, DockerError> {

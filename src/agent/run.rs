@@ -44,6 +44,8 @@ use crate::{
 const LABELS: &str = "dbssl.";
 /// While something takes long, the service manager is told this often that it goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long what is under way may keep the agent from ending.
+const LONGEST_END: Duration = Duration::from_secs(15 * 60);
 /// After a file changed, until it is read.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -52,6 +54,8 @@ const QUIET: Duration = Duration::from_millis(100);
 pub enum RunError {
     #[error(transparent)]
     Ca(#[from] CaStoreError),
+    #[error("the Docker Engine has changed: {0}")]
+    Engine(DockerError),
 }
 
 /// Runs until `stop` is done. Docker need not be there yet, nor stay there.
@@ -63,31 +67,43 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let authority = establish(&settings, host_name)?;
-    let work = async {
-        let (docker, engine) = connect(socket, notifier).await;
-        let world = Arc::new(World::new(docker, engine, settings, authority));
-        while let Err(error) = settle::recover(&world).await {
-            warn!(%error, "cannot clear up what an earlier run left; trying again");
-            tokio::time::sleep(Duration::from_secs(5)).await;
-        }
-        tell(notifier.ready());
-        info!(
-            version = env!("CARGO_PKG_VERSION"),
-            ca = world.authority().issuing.certificate().subject(),
-            "dbssl is ready"
-        );
-        world
-    };
     tokio::pin!(stop);
-    let world = tokio::select! {
-        world = with_watchdog(notifier, work) => world,
+    let (docker, engine) = tokio::select! {
+        connected = with_watchdog(notifier, connect(socket, notifier)) => connected,
         () = &mut stop => return Ok(()),
     };
+    let world = Arc::new(World::new(docker, engine, settings, authority));
+    if !recover(&world, notifier, &mut stop).await {
+        return Ok(());
+    }
+    // Whoever asked an agent that is gone has seen it fail.
+    requests::clear(&world.roots);
+    tell(notifier.ready());
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        ca = world.authority().issuing.certificate().subject(),
+        "dbssl is ready"
+    );
     let mut agent = Agent::new(world, host_name.to_owned());
-    agent.turn(notifier, stop).await;
+    let lost = agent.turn(notifier, stop).await;
     tell(notifier.stopping());
     agent.finish(notifier).await;
-    Ok(())
+    lost
+}
+
+/// Settles what an earlier run left; whether to go on. A database may be down in the middle of it, so that a signal
+/// to stop ends only what waits for Docker alone.
+async fn recover(world: &World, notifier: &Notifier, stop: impl Future<Output = ()>) -> bool {
+    let recovery = with_watchdog(notifier, settle::recover(world));
+    tokio::pin!(recovery);
+    tokio::select! {
+        () = &mut recovery => true,
+        () = stop => {
+            world.stop();
+            recovery.await;
+            false
+        }
+    }
 }
 
 /// Establishes the CA and says what a human should know about it.
@@ -137,12 +153,11 @@ async fn with_watchdog<T>(notifier: &Notifier, work: impl Future<Output = T>) ->
     tokio::pin!(work);
     let interval = notifier.watchdog_interval().unwrap_or(PATIENCE).min(PATIENCE);
     loop {
+        tell(notifier.watchdog());
+        tell(notifier.extend_timeout(PATIENCE * 2));
         tokio::select! {
             done = &mut work => return done,
-            () = tokio::time::sleep(interval) => {
-                tell(notifier.watchdog());
-                tell(notifier.extend_timeout(PATIENCE * 2));
-            }
+            () = tokio::time::sleep(interval) => {}
         }
     }
 }
@@ -183,6 +198,7 @@ struct Agent {
     running: HashMap<tokio::task::Id, ContainerName>,
     /// Asked for by a human: to be done whatever the policy and earlier setbacks say.
     ordered: HashSet<ContainerName>,
+    repairs: JoinSet<()>,
     watch: Option<Watch>,
     bundle_stamp: Option<Stamp>,
 }
@@ -206,19 +222,19 @@ impl Agent {
             questions: JoinSet::new(),
             running: HashMap::new(),
             ordered: HashSet::new(),
+            repairs: JoinSet::new(),
             watch,
             bundle_stamp,
         }
     }
 
     /// Sessions with Docker, one after the other, until `stop` is done.
-    async fn turn(&mut self, notifier: &Notifier, stop: impl Future<Output = ()>) {
+    async fn turn(&mut self, notifier: &Notifier, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         tokio::pin!(stop);
         let mut attempt = 0;
         loop {
-            let events =
-                self.world.docker.events(clock::now().unix_timestamp(), &self.world.settings.docker.only);
-            match self.list(true).await {
+            let events = self.world.docker.events(clock::now(), &self.world.settings.docker.only);
+            match with_watchdog(notifier, self.list(true)).await {
                 Ok(()) => {
                     if attempt > 0 {
                         info!("Docker is back");
@@ -226,9 +242,11 @@ impl Agent {
                     attempt = 0;
                     tokio::select! {
                         why = self.session(events, notifier) => warn!(why, "lost Docker: connecting again"),
-                        () = &mut stop => return,
+                        () = &mut stop => return Ok(()),
                     }
                 }
+                // The engine was replaced by one that does not speak this version of the API any more.
+                Err(error) if error.status() == Some(400) => return Err(RunError::Engine(error)),
                 Err(error) => {
                     if attempt == 0 {
                         warn!(%error, "cannot list the containers: trying again");
@@ -239,7 +257,7 @@ impl Agent {
             let wait = backoff(attempt).min(Duration::from_secs(10));
             tokio::select! {
                 () = with_watchdog(notifier, tokio::time::sleep(wait)) => {}
-                () = &mut stop => return,
+                () = &mut stop => return Ok(()),
             }
         }
     }
@@ -254,7 +272,7 @@ impl Agent {
         let resync = self.world.settings.docker.resync;
         let mut next_list = Instant::now() + resync;
         let watchdog = notifier.watchdog_interval();
-        let mut next_watchdog = watchdog.map(|interval| Instant::now() + interval);
+        let mut next_watchdog = watchdog.map(|_| Instant::now());
         let mut told = None;
         loop {
             self.start_due();
@@ -280,7 +298,7 @@ impl Agent {
                 }
                 () = sleep_until(next_list) => {
                     next_list = Instant::now() + resync;
-                    if let Err(error) = self.list(false).await {
+                    if let Err(error) = with_watchdog(notifier, self.list(false)).await {
                         return error.to_string();
                     }
                 }
@@ -383,14 +401,11 @@ impl Agent {
         for name in self.queue.take_due(Instant::now()) {
             let world = Arc::clone(&self.world);
             let memory = self.memories.remove(&name).unwrap_or_default();
-            let ordered = self.ordered.remove(&name);
+            let ordered = self.ordered.contains(&name);
             let task = {
                 let name = name.clone();
                 self.runs.spawn(async move {
                     let (memory, again) = reconcile(&world, &name, memory, ordered).await;
-                    if ordered {
-                        requests::done(&world.roots, &name);
-                    }
                     Ended { name, memory, again }
                 })
             };
@@ -402,16 +417,21 @@ impl Agent {
         match ended {
             Ok((task, Ended { name, memory, again })) => {
                 self.running.remove(&task);
+                if self.ordered.remove(&name) {
+                    requests::done(&self.world.roots, &name);
+                }
                 self.queue.finished(&name, again.map(|again| Instant::now() + again));
                 if self.by_name.contains_key(&name) {
                     self.memories.insert(name, memory);
                 }
             }
             Err(failure) => {
-                // A bug of ours. Whatever the run had begun is in the journal.
                 if let Some(name) = self.running.remove(&failure.id()) {
                     error!(container = %name, %failure, "a run ended by a defect of dbssl: please report it");
                     self.queue.finished(&name, Some(Instant::now() + Duration::from_secs(300)));
+                    // Whatever it had begun is in the journal, and in nobody's hand any more.
+                    let world = Arc::clone(&self.world);
+                    self.repairs.spawn(async move { settle::recover(&world).await });
                 }
             }
         }
@@ -461,13 +481,21 @@ impl Agent {
         format!("{ours} containers with labels of dbssl, {} being worked on", self.queue.running())
     }
 
-    /// Lets the runs come to their end, as long as the service manager lets us.
+    /// Lets what is under way come to its end. What waits for Docker alone is left to the journal.
     async fn finish(&mut self, notifier: &Notifier) {
-        if !self.runs.is_empty() {
-            info!(runs = self.runs.len(), "stopping: waiting for what is under way");
+        self.world.stop();
+        let under_way = self.runs.len() + self.repairs.len();
+        if under_way > 0 {
+            info!(under_way, "stopping: waiting for what is under way");
         }
-        let runs = &mut self.runs;
-        with_watchdog(notifier, async { while runs.join_next().await.is_some() {} }).await;
+        let (runs, repairs) = (&mut self.runs, &mut self.repairs);
+        let all = async {
+            while runs.join_next().await.is_some() {}
+            while repairs.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(LONGEST_END, with_watchdog(notifier, all)).await.is_err() {
+            warn!("stopping in the middle of a redeploy: the next start settles it");
+        }
         info!("stopped");
     }
 }

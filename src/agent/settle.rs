@@ -1,24 +1,27 @@
 //! Brings an operation to its end, whatever happened: after its last step, after a failure, after a crash.
 //!
 //! There is one way to the end, and it starts from what is there, not from what was planned: the old
-//! container by its id, the successor by its label. The journal only says whether the proof had been given.
+//! container by its id, the successor by its label. The journal only says what may have been begun.
 //!
 //! | proved | successor | old | end |
 //! |---|---|---|---|
 //! | yes | there | any | commit: the successor gets the restart policy, the old one goes |
-//! | after a crash: unknown | runs | any | prove it now, then as one of the others |
+//! | after a crash: unknown | runs | there | prove it now, then as one of the others |
 //! | no | any | there | roll back: the successor goes, the old one comes back and runs |
-//! | no | there | gone | commit: it is all that is left, and the data is in its volumes |
-//! | any | gone | gone | after a crash: build the old one again from the record; else its user removed it |
+//! | no | there | gone | keep it, unproved: it is all that is left, and the data is in its volumes |
+//! | no | gone | gone | build the old one again from the record, unless its user removed it |
+//!
+//! A user's own `docker stop` or `docker rm` in the middle is their word: nothing is started against it.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tracing::{error, info, warn};
 
 use super::{
     observe::{Look, observe},
     prove::Expectation,
-    redeploy::{Abort, brakes, dialect, grace, no_restarts, prove_successor},
+    redeploy::{Abort, REHEARSAL, alone, brakes, dialect, grace, is_rehearsal, no_restarts, prove_successor},
     world::World,
 };
 use crate::{
@@ -27,8 +30,10 @@ use crate::{
         successor::{OPERATION_LABEL, rebuilt},
     },
     host::{
+        clock,
         docker::{Docker, DockerError},
-        journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase, Unfinished, unfinished},
+        journal::{BRAKE_PREFIX, Journal, Kind, Operation, Phase, Unfinished, unfinished},
+        setbacks,
     },
     model::{
         ContainerId,
@@ -41,8 +46,10 @@ use crate::{
 pub enum Verdict {
     Proved,
     Failed(String),
-    /// A user stopped or removed the successor: bring back what was, but start nothing.
+    /// A user stopped the successor: bring back what was, but start nothing.
     UserStopped,
+    /// A user, or Compose, removed the successor.
+    UserRemoved,
     /// The agent or Docker died in the middle.
     Unknown,
 }
@@ -55,156 +62,185 @@ pub enum Settled {
     Committed { interruption: Option<Duration> },
     /// The old container is back.
     RolledBack { why: String },
-    /// Its user stopped, removed or replaced it meanwhile: nothing is left of the operation.
+    /// The successor is not proved, and there is nothing to go back to.
+    Kept { why: String },
+    /// Its user stopped, removed or replaced it meanwhile.
     Abandoned { why: String },
-    /// The old container is in place but does not run: a human must look.
+    /// The database does not run: a human must look.
     Down { why: String },
 }
 
-/// First pause when Docker does not answer, and the longest.
+/// First pause when something does not go, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// Refusals by Docker in a row until a human is called: some ten minutes.
+const TRIES: u32 = 45;
+/// How long a container that was started again has to stay up to count as running.
+const STAYS_UP: Duration = Duration::from_secs(2);
+/// How long Compose has to show what it removed a container for.
+const COMPOSE_GOES_ON: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 enum SettleError {
     #[error(transparent)]
     Docker(#[from] DockerError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
+    #[error("the name {0} is taken by a container that is being made or removed")]
+    NameInFlux(String),
+    #[error("the container was started and ended again with exit code {0}")]
+    EndedAgain(i64),
 }
 
-/// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container.
+/// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container. What
+/// cannot be settled stays in the journal for the next start.
 pub async fn until_settled(
     world: &World,
     operation: Operation,
-    mut journal: Journal,
+    journal: Journal,
     verdict: Verdict,
 ) -> Settled {
-    let mut verdict = verdict;
-    let mut pause = PAUSES.0;
+    let (mut journal, mut verdict) = (journal, verdict);
+    let (mut pause, mut tries, mut again) = (PAUSES.0, 0, false);
     loop {
-        match settle(world, &operation, &mut journal, &verdict).await {
+        let error = match settle(world, &operation, &mut journal, &verdict, again).await {
             Ok(settled) => {
                 if let Err(error) = journal.end() {
-                    error!(%error, "the finished operation stays in the journal; it will be looked at again at the next start");
+                    error!(%error, "the finished operation stays in the journal; it is looked at again at the next start");
                 }
                 return settled;
             }
-            Err(error) => {
-                let engine_gone = matches!(&error, SettleError::Docker(error) if error.engine_gone());
-                if engine_gone && verdict == Verdict::UserStopped {
-                    // It was the engine that stopped it, not its user.
-                    verdict = Verdict::Unknown;
-                }
-                warn!(%error, operation = operation.id, retry_in = ?pause, "cannot finish the redeploy yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
-            }
+            Err(error) => error,
+        };
+        let engine_gone = matches!(&error, SettleError::Docker(error) if error.engine_gone());
+        if engine_gone && matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) {
+            // It was the engine that ended it, not its user.
+            verdict = Verdict::Unknown;
         }
+        again = true;
+        tries += u32::from(!engine_gone);
+        if tries >= TRIES || (engine_gone && world.is_stopping()) {
+            return Settled::Down {
+                why: format!("cannot finish now, it is tried again at the next start of dbssl: {error}"),
+            };
+        }
+        warn!(%error, container = %operation.name, operation = operation.id, retry_in = ?pause, "cannot finish the redeploy yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
 }
 
 /// Settles everything that an earlier run of the agent left behind. Before anything else at start-up.
-pub async fn recover(world: &World) -> Result<(), DockerError> {
-    let left = match unfinished(&world.roots.journal()) {
-        Ok(left) => left,
-        Err(error) => {
-            error!(%error, "the journal cannot be read: repair it, then restart dbssl");
-            return Ok(());
-        }
-    };
-    for Unfinished { operation, phase, journal } in left {
-        let (name, id) = (operation.name.clone(), operation.id.clone());
-        info!(container = %name, operation = id, phase = phase.word(), "found an unfinished redeploy: settling it");
-        let verdict = match phase {
-            Phase::Commit | Phase::RemoveOld => Verdict::Proved,
-            Phase::RollBack => Verdict::Failed("it was being rolled back when the agent ended".into()),
-            _ => Verdict::Unknown,
-        };
-        let settled = until_settled(world, operation, journal, verdict).await;
-        match settled {
-            Settled::Down { why } => {
-                error!(container = %name, operation = id, why, "the database does not run");
-            }
-            settled => {
-                info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled");
-            }
-        }
+pub async fn recover(world: &World) {
+    match unfinished(&world.roots.journal()) {
+        Ok(left) => drop(join_all(left.into_iter().map(|left| recover_one(world, left))).await),
+        Err(error) => error!(%error, "the journal cannot be read: repair it, then restart dbssl"),
     }
-    sweep(world).await
+    if let Err(error) = sweep(world).await {
+        warn!(%error, "cannot clear up what an earlier run left");
+    }
 }
 
-/// Removes what a crash outside of any recorded operation left: rehearsals and brakes.
-async fn sweep(world: &World) -> Result<(), DockerError> {
-    let docker = &world.docker;
-    let label = format!("{OPERATION_LABEL}={}", super::redeploy::REHEARSAL);
-    for listed in docker.list(&label).await? {
-        if let Some(found) = docker.inspect(listed.id.as_str()).await?
-            && super::redeploy::is_rehearsal(&found)
-            && world.concerns(&found)
-        {
-            docker.remove(found.id()).await?;
+async fn recover_one(world: &World, left: Unfinished) {
+    let Unfinished { operation, phase, journal } = left;
+    let Some(_in_hand) = world.take_in_hand(&operation.old) else { return };
+    let (name, id, old) = (operation.name.clone(), operation.id.clone(), operation.old.clone());
+    info!(container = %name, operation = id, phase = phase.word(), "found an unfinished redeploy: settling it");
+    let verdict = match phase {
+        Phase::Commit | Phase::RemoveOld => Verdict::Proved,
+        Phase::RollBack => Verdict::Failed("it was being rolled back when the agent ended".into()),
+        _ => Verdict::Unknown,
+    };
+    let settled = until_settled(world, operation, journal, verdict).await;
+    match &settled {
+        Settled::Down { why } => error!(container = %name, operation = id, why, "THE DATABASE DOES NOT RUN"),
+        settled => {
+            info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled");
         }
     }
-    for network in docker.networks(BRAKE_PREFIX).await? {
-        docker.remove_network(&network).await?;
+    // Should the redeploy itself be what ends the agent, it must not be repeated at once.
+    if let Settled::RolledBack { why } | Settled::Down { why } | Settled::Kept { why } = settled
+        && let Err(error) = setbacks::add(&world.roots.state, &name, &old, why, clock::now())
+    {
+        warn!(%error, "the setback cannot be recorded");
+    }
+}
+
+/// Removes the rehearsals that a crash left.
+async fn sweep(world: &World) -> Result<(), DockerError> {
+    for listed in world.docker.list(&format!("{OPERATION_LABEL}={REHEARSAL}")).await? {
+        if let Some(found) = world.docker.inspect(listed.id.as_str()).await?
+            && is_rehearsal(&found)
+            && world.concerns(&found)
+        {
+            world.docker.remove(found.id()).await?;
+        }
     }
     Ok(())
 }
 
+/// Announces a phase while settling: to bring a database back matters more than to write it down.
+fn announce(journal: &mut Journal, phase: Phase) {
+    if let Err(error) = journal.phase(phase) {
+        warn!(%error, "the journal cannot be written");
+    }
+}
+
+/// One try. `again`: an earlier one failed, so that Docker may have been restarted since the verdict.
 async fn settle(
     world: &World,
     operation: &Operation,
     journal: &mut Journal,
     verdict: &Verdict,
+    again: bool,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
     let old = docker.inspect(operation.old.as_str()).await?;
     if operation.kind == Kind::Restart {
         return restarted(docker, old).await;
     }
+    if *verdict == Verdict::Unknown && !journal.has_announced(Phase::PolicyOff) {
+        return Ok(Settled::Abandoned { why: "nothing had been done yet".into() });
+    }
     let successor = successor(docker, operation).await?;
-    let (mut proved, mut why, start_old) = match verdict {
-        Verdict::Proved => (true, String::new(), true),
-        Verdict::Failed(why) => (false, why.clone(), true),
-        Verdict::UserStopped => (false, "stopped by its user meanwhile".to_owned(), false),
-        Verdict::Unknown => (false, "it was interrupted before it was proved".to_owned(), true),
+    let (mut proved, mut why) = match verdict {
+        Verdict::Proved => (true, String::new()),
+        Verdict::Failed(why) => (false, why.clone()),
+        Verdict::UserStopped => (false, "stopped by its user meanwhile".to_owned()),
+        Verdict::UserRemoved => (false, "removed by its user meanwhile".to_owned()),
+        Verdict::Unknown => (false, "it was interrupted before it was proved".to_owned()),
     };
     if *verdict == Verdict::Unknown
         && let (Some(successor), Some(old)) = (&successor, &old)
         && successor.running()
         && !old.running()
     {
-        journal.phase(Phase::Prove)?;
+        announce(journal, Phase::Prove);
         match expectation(world, successor).await? {
-            Some(expectation) => match prove_successor(world, successor.id(), old, &expectation).await {
-                Ok(()) => proved = true,
-                Err(Abort::Docker(error)) => return Err(error.into()),
-                Err(unproved) => why = unproved.to_string(),
-            },
+            Some(expectation) => {
+                match prove_successor(world, successor.id(), clock::now(), old, &expectation).await {
+                    Ok(()) => proved = true,
+                    Err(Abort::Docker(error)) => return Err(error.into()),
+                    Err(unproved) => why = unproved.to_string(),
+                }
+            }
             None => why = "its certificate directory is not usable".into(),
         }
     }
     match (successor, old) {
-        (Some(successor), None) => {
-            if !proved {
-                warn!(
-                    why,
-                    "the successor is not proved, but the old container is gone: keeping the successor"
-                );
-            }
-            commit(world, operation, journal, &successor, None).await
+        (Some(successor), old) if proved => {
+            let start = again || *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
+            commit(world, operation, journal, &successor, old.as_ref(), start).await
         }
-        (Some(successor), Some(old)) if proved => {
-            commit(world, operation, journal, &successor, Some(&old)).await
+        (Some(successor), None) => keep(docker, operation, &successor, why).await,
+        (None, Some(old)) if *verdict == Verdict::UserRemoved => {
+            removed(world, operation, journal, &old).await
         }
         (successor, Some(old)) => {
-            roll_back(world, operation, journal, successor.as_ref(), &old, why, start_old).await
+            let start = *verdict != Verdict::UserStopped;
+            roll_back(world, operation, journal, successor.as_ref(), &old, why, start).await
         }
-        (None, None) if *verdict == Verdict::Unknown => rebuild(docker, operation).await,
-        (None, None) => {
-            release_brake(docker, operation, None).await?;
-            Ok(Settled::Abandoned { why: "it was removed by its user meanwhile".into() })
+        (None, None) if matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) => {
+            Ok(Settled::Abandoned { why })
         }
+        (None, None) => rebuild(docker, operation).await,
     }
 }
 
@@ -233,22 +269,39 @@ async fn commit(
     journal: &mut Journal,
     successor: &Inspect,
     old: Option<&Inspect>,
+    start: bool,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
-    journal.phase(Phase::Commit)?;
+    announce(journal, Phase::Commit);
     docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
     if let Some(old) = old.filter(|old| old.running()) {
         // Only where no brake is possible: two must not run on one directory.
-        docker.stop(old.id(), grace(old, world)).await?;
+        docker.stop(old.id(), 0).await?;
     }
-    // It runs already, unless Docker itself was restarted meanwhile.
-    docker.start(successor.id()).await?;
-    journal.phase(Phase::RemoveOld)?;
+    if start {
+        docker.start(successor.id()).await?;
+    }
+    announce(journal, Phase::RemoveOld);
     if let Some(old) = old {
         docker.remove(old.id()).await?;
     }
-    docker.remove_network(&operation.brake()).await?;
     Ok(Settled::Committed { interruption: None })
+}
+
+/// The old container is gone and the successor is not proved: the data needs somebody to serve it.
+async fn keep(
+    docker: &Docker,
+    operation: &Operation,
+    successor: &Inspect,
+    why: String,
+) -> Result<Settled, SettleError> {
+    warn!(why, container = %operation.name, "not proved, but the old container is gone: keeping the successor");
+    if successor.state() == State::Created {
+        furnish(docker, operation, successor.id()).await?;
+    }
+    docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
+    docker.start(successor.id()).await?;
+    Ok(Settled::Kept { why })
 }
 
 async fn roll_back(
@@ -258,115 +311,197 @@ async fn roll_back(
     successor: Option<&Inspect>,
     old: &Inspect,
     why: String,
-    start_old: bool,
+    start: bool,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
-    journal.phase(Phase::RollBack)?;
+    announce(journal, Phase::RollBack);
     if let Some(successor) = successor {
-        docker.set_restart_policy(successor.id(), &no_restarts()).await?;
-        docker.stop(successor.id(), grace(successor, world)).await?;
-        docker.remove(successor.id()).await?;
+        clear_away(world, operation, successor).await?;
+    }
+    if old.running() && journal.has_announced(Phase::Stop) {
+        // Docker may still be at the stop that we, or an earlier run, asked for: see it through, or it would come
+        // after the start.
+        docker.stop(old.id(), grace(old, world)).await?;
     }
     if old.name().as_str() == operation.parked_name() {
         match docker.rename(old.id(), operation.name.as_str()).await {
-            Err(error) if error.status() == Some(409) => {
-                return replaced(docker, operation, old).await;
-            }
+            Err(error) if error.status() == Some(409) => return name_taken(docker, operation, old).await,
             renamed => renamed?,
         }
     }
-    release_brake(docker, operation, Some(old)).await?;
-    docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
-    if !start_old {
+    release_brake(docker, old).await?;
+    if !start {
+        docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
         return Ok(Settled::Abandoned { why });
     }
-    match docker.start(old.id()).await {
+    match alone(docker, operation, old).await {
         Ok(()) => {}
-        Err(error) if error.engine_gone() => return Err(error.into()),
-        Err(error) => {
-            return Ok(Settled::Down {
-                why: format!("{why}; and the old container does not start: {error}"),
+        Err(Abort::Docker(error)) => return Err(error.into()),
+        Err(taken) => {
+            // Not even after a reboot may it run beside that one.
+            docker.set_restart_policy(old.id(), &no_restarts()).await?;
+            return Ok(Settled::Abandoned {
+                why: format!("{why}; the former container is kept, stopped, since {taken}"),
             });
         }
     }
-    Ok(Settled::RolledBack { why })
+    docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
+    docker.start(old.id()).await?;
+    tokio::time::sleep(STAYS_UP).await;
+    match docker.inspect(old.id().as_str()).await? {
+        Some(started) if !started.running() && started.state() != State::Restarting => {
+            Err(SettleError::EndedAgain(started.exit_code()))
+        }
+        _ => Ok(Settled::RolledBack { why }),
+    }
 }
 
-/// Somebody made another container of that name while ours was parked. It serves now; ours must not run
-/// beside it, and is kept if it holds anything that the other does not.
-async fn replaced(docker: &Docker, operation: &Operation, old: &Inspect) -> Result<Settled, SettleError> {
-    let other = docker.inspect(operation.name.as_str()).await?;
-    let volumes = |inspect: &Inspect| {
+/// Stops and removes a successor. One that Docker cannot remove gets out of the way of the name.
+async fn clear_away(world: &World, operation: &Operation, successor: &Inspect) -> Result<(), SettleError> {
+    let docker = &world.docker;
+    if successor.state() != State::Dead {
+        docker.set_restart_policy(successor.id(), &no_restarts()).await?;
+        docker.stop(successor.id(), grace(successor, world)).await?;
+    }
+    match docker.remove(successor.id()).await {
+        Err(error) if !error.engine_gone() => {
+            warn!(%error, "the successor cannot be removed: it is renamed");
+            Ok(docker
+                .rename(successor.id(), &format!("{}.dbssl-failed-{}", operation.name, operation.id))
+                .await?)
+        }
+        removed => Ok(removed?),
+    }
+}
+
+/// The successor was removed by somebody else. Whoever runs plain Docker means the database; Compose may only have
+/// found one container too many, and the database has to come back.
+async fn removed(
+    world: &World,
+    operation: &Operation,
+    journal: &mut Journal,
+    old: &Inspect,
+) -> Result<Settled, SettleError> {
+    const PROJECT: &str = "com.docker.compose.project";
+    const SERVICE: &str = "com.docker.compose.service";
+    let docker = &world.docker;
+    let why = "removed by its user meanwhile".to_owned();
+    let (Some(project), Some(service)) = (old.label(PROJECT), old.label(SERVICE)) else {
+        docker.remove(old.id()).await?;
+        return Ok(Settled::Abandoned { why });
+    };
+    tokio::time::sleep(COMPOSE_GOES_ON).await;
+    let replacement = docker.list(&format!("{PROJECT}={project}")).await?.into_iter().find(|listed| {
+        listed.id != *old.id() && listed.labels.get(SERVICE).map(String::as_str) == Some(service)
+    });
+    match replacement {
+        Some(replacement) => match docker.inspect(replacement.id.as_str()).await? {
+            Some(replacement) => replaced(docker, old, &replacement).await,
+            None => Err(SettleError::NameInFlux(replacement.name.to_string())),
+        },
+        None => roll_back(world, operation, journal, None, old, why, true).await,
+    }
+}
+
+/// The old container cannot have its name back.
+async fn name_taken(docker: &Docker, operation: &Operation, old: &Inspect) -> Result<Settled, SettleError> {
+    match docker.inspect(operation.name.as_str()).await? {
+        // Docker reserves a name before there is a container, and our own late successor is not somebody else's.
+        None => Err(SettleError::NameInFlux(operation.name.to_string())),
+        Some(other) if other.label(OPERATION_LABEL) == Some(operation.id.as_str()) => {
+            Err(SettleError::NameInFlux(operation.name.to_string()))
+        }
+        Some(other) => replaced(docker, old, &other).await,
+    }
+}
+
+/// Somebody put another container in the database's place while ours was parked. Theirs serves now; ours must not
+/// run beside it, and is kept if it has any mount that the other has not.
+async fn replaced(docker: &Docker, old: &Inspect, other: &Inspect) -> Result<Settled, SettleError> {
+    let data = |inspect: &Inspect| {
         let mounts = inspect.mounts().into_iter().filter(|mount| mount.writable);
         mounts.map(|mount| (mount.source, mount.destination)).collect::<Vec<_>>()
     };
-    let same_data = other.as_ref().is_some_and(|other| {
-        let theirs = volumes(other);
-        volumes(old).iter().all(|mount| theirs.contains(mount))
-    });
-    if same_data {
+    let theirs = data(other);
+    if data(old).iter().all(|mount| theirs.contains(mount)) {
         docker.remove(old.id()).await?;
-        docker.remove_network(&operation.brake()).await?;
         return Ok(Settled::Abandoned {
-            why: "its user replaced it meanwhile by another container on the same data".into(),
+            why: format!("its user replaced it meanwhile by the container {} on the same data", other.name()),
         });
     }
-    release_brake(docker, operation, Some(old)).await?;
-    docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
-    Ok(Settled::Down {
+    // The brake stays on, and the restart policy off: part of the data may be the same.
+    Ok(Settled::Abandoned {
         why: format!(
-            "another container took the name {} meanwhile, and it does not use the same data; the former one is kept, stopped, as {}",
-            operation.name,
+            "its user put the container {} in its place, with other mounts; the former one is kept as {}, and cannot be started before docker network disconnect --force takes it off {BRAKE_PREFIX}*",
+            other.name(),
             old.name()
         ),
     })
 }
 
-/// Both are gone, and it was not their user who saw it: nobody wants a database to vanish.
+/// Both are gone, and no user removed them (a prune did, say): nobody wants a database to vanish. Only with all its
+/// volumes and networks: made anew, a volume would be an empty database, and without a network nobody reaches it.
 async fn rebuild(docker: &Docker, operation: &Operation) -> Result<Settled, SettleError> {
+    let down =
+        |why: String| Ok(Settled::Down { why: format!("both containers were removed meanwhile, and {why}") });
     let Ok(old) = Inspect::new(operation.inspect.clone()) else {
-        return Ok(Settled::Down { why: "the recorded container cannot be read".into() });
+        return down("the recorded one cannot be read".into());
     };
     if docker.inspect(operation.name.as_str()).await?.is_some() {
         return Ok(Settled::Abandoned { why: "its user replaced it meanwhile".into() });
     }
     let Some(image) = docker.image(old.image_id()).await? else {
-        return Ok(Settled::Down { why: format!("it was removed, and so was its image {}", old.image_id()) });
+        return down(format!("the image {} is gone", old.image_id()));
     };
+    for mount in old.mounts().into_iter().filter(|mount| mount.kind == "volume") {
+        if !docker.volume_exists(&mount.name).await? {
+            return down(format!("the volume {} is gone", mount.name));
+        }
+    }
+    for attachment in old.attachments() {
+        if !docker.network_exists(attachment.network).await? {
+            return Ok(Settled::Abandoned {
+                why: format!("it was removed with its network {}", attachment.network),
+            });
+        }
+    }
     let again = rebuilt(&old, &image, &operation.id, dialect(docker, &old).await?);
     let id = docker.create(operation.name.as_str(), &again.body).await?;
-    for (network, endpoint) in &again.further_networks {
-        docker.connect_network(network, &id, endpoint).await?;
-    }
+    furnish(docker, operation, &id).await?;
     docker.start(&id).await?;
     Ok(Settled::RolledBack { why: "both containers were gone: built it again from the record".into() })
 }
 
-/// Takes the brake off the old container, in whatever state the brake is.
-async fn release_brake(
-    docker: &Docker,
-    operation: &Operation,
-    old: Option<&Inspect>,
-) -> Result<(), SettleError> {
-    if let Some(old) = old.filter(|old| brakes(old)) {
-        let networks = old.attachments().into_iter().map(|attachment| attachment.network.to_owned());
-        for network in networks.filter(|network| network.starts_with(BRAKE_PREFIX)) {
-            docker.disconnect_network(&network, old.id()).await?;
-        }
+/// Attaches a container that was made from the record, or whose making was cut off, to the networks it still lacks.
+async fn furnish(docker: &Docker, operation: &Operation, id: &ContainerId) -> Result<(), SettleError> {
+    let (Ok(old), Some(made)) = (Inspect::new(operation.inspect.clone()), docker.inspect(id.as_str()).await?)
+    else {
+        return Ok(());
+    };
+    let Some(image) = docker.image(old.image_id()).await? else { return Ok(()) };
+    let attached: Vec<_> =
+        made.attachments().iter().map(|attachment| attachment.network.to_owned()).collect();
+    let wanted = rebuilt(&old, &image, &operation.id, dialect(docker, &old).await?).further_networks;
+    for (network, endpoint) in wanted.iter().filter(|(network, _)| !attached.contains(network)) {
+        docker.connect_network(network, id, endpoint).await?;
     }
-    docker.remove_network(&operation.brake()).await?;
+    Ok(())
+}
+
+/// Takes the brake off the old container.
+async fn release_brake(docker: &Docker, old: &Inspect) -> Result<(), SettleError> {
+    // As it is now: the brake may have come after the last look.
+    let Some(old) = docker.inspect(old.id().as_str()).await?.filter(brakes) else { return Ok(()) };
+    let networks = old.attachments().into_iter().map(|attachment| attachment.network.to_owned());
+    for network in networks.filter(|network| network.starts_with(BRAKE_PREFIX)) {
+        docker.disconnect_network(&network, old.id()).await?;
+    }
     Ok(())
 }
 
 /// The successor, by its label: a user may have renamed it.
 async fn successor(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, DockerError> {
-    let label = format!("{OPERATION_LABEL}={}", operation.id);
-    let listed = docker.list(&label).await?;
-    let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old)
-    else {
-        return Ok(None);
-    };
-    let found = docker.inspect(id.as_str()).await?;
-    // One that is being removed counts as gone.
-    Ok(found.filter(|found| found.state() != State::Dead))
+    let listed = docker.list(&format!("{OPERATION_LABEL}={}", operation.id)).await?;
+    let Some(listed) = listed.into_iter().find(|listed| listed.id != operation.old) else { return Ok(None) };
+    docker.inspect(listed.id.as_str()).await
 }

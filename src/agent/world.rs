@@ -1,6 +1,12 @@
 //! What every part of the agent works on: the engine, the settings, the CA.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use crate::{
     config::Settings,
@@ -8,7 +14,7 @@ use crate::{
         castore::Authority,
         docker::{Docker, EngineInfo},
     },
-    model::{Roots, inspect::Inspect},
+    model::{ContainerId, Roots, inspect::Inspect},
 };
 
 /// One host's Docker Engine, settings and CA.
@@ -19,12 +25,54 @@ pub struct World {
     pub settings: Settings,
     pub roots: Roots,
     authority: RwLock<Arc<Authority>>,
+    in_hand: Mutex<HashSet<ContainerId>>,
+    stopping: AtomicBool,
+}
+
+/// A container that an operation works on, until this is dropped.
+#[derive(Debug)]
+pub struct InHand<'a> {
+    world: &'a World,
+    id: ContainerId,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.world.in_hand.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 impl World {
     pub fn new(docker: Docker, engine: EngineInfo, settings: Settings, authority: Authority) -> Self {
         let roots = settings.roots.clone();
-        Self { docker, engine, settings, roots, authority: RwLock::new(Arc::new(authority)) }
+        Self {
+            docker,
+            engine,
+            settings,
+            roots,
+            authority: RwLock::new(Arc::new(authority)),
+            in_hand: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes the container in hand, by its id, since an operation renames it; `None` if another operation has it.
+    pub fn take_in_hand(&self, id: &ContainerId) -> Option<InHand<'_>> {
+        let fresh = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        fresh.then(|| InHand { world: self, id: id.clone() })
+    }
+
+    pub fn is_in_hand(&self, id: &ContainerId) -> bool {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// The agent is to end: what waits for Docker alone is left to the journal.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Whether the container exists for this agent (`docker.only`).

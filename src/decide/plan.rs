@@ -70,6 +70,8 @@ pub enum Life {
 pub enum Serving {
     NotLooked,
     Unreachable(String),
+    /// It answers that it is not ready: it recovers, or shuts down.
+    Starting(String),
     /// It answers, and has no TLS.
     Plaintext,
     /// Leaf first, and whether a client of the mode accepts it.
@@ -193,7 +195,7 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
     }
     if steps.is_empty() {
         match &observed.serving {
-            Serving::Unreachable(why) => {
+            Serving::Unreachable(why) | Serving::Starting(why) => {
                 return Plan::Wait { pending: steps, why: Wait::Unreachable(why.clone()) };
             }
             Serving::NotLooked => return unseen("what it serves has not been seen"),
@@ -259,7 +261,7 @@ fn issue_reason(observed: &Observed, now: OffsetDateTime) -> Option<IssueReason>
 
 fn serve_reason(serving: &Serving, directory: &Directory) -> Option<ServeReason> {
     match serving {
-        Serving::NotLooked | Serving::Unreachable(_) => None,
+        Serving::NotLooked | Serving::Unreachable(_) | Serving::Starting(_) => None,
         Serving::Plaintext => Some(ServeReason::ServesPlaintext),
         Serving::Failed(why) => Some(ServeReason::Broken(why.clone())),
         Serving::Tls { chain, verified } => {

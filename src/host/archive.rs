@@ -30,6 +30,25 @@ fn first_file(tar: &[u8], limit: usize) -> Option<Vec<u8>> {
     Some(content)
 }
 
+/// The same archive without the entries whose path (no leading slash) is to be left out; `None` if it cannot be
+/// read, or holds nothing but folders then.
+pub fn without(tar: &[u8], leave_out: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
+    let mut kept = tar::Builder::new(Vec::new());
+    let mut files = false;
+    for entry in tar::Archive::new(tar).entries().ok()? {
+        let mut entry = entry.ok()?;
+        let path = entry.path().ok()?.to_str()?.trim_matches('/').to_owned();
+        if leave_out(&path) {
+            continue;
+        }
+        files |= !entry.header().entry_type().is_dir();
+        let mut header = entry.header().clone();
+        kept.append_data(&mut header, &path, &mut entry).ok()?;
+    }
+    let kept = kept.into_inner().ok()?;
+    files.then_some(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +61,27 @@ mod tests {
         header.set_mode(0o644);
         builder.append_data(&mut header, "passwd", content).unwrap();
         builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn entries_can_be_left_out_and_the_rest_keeps_its_owner_and_mode() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in [("secrets/own", "a"), ("secrets/mounted", "b")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o440);
+            header.set_uid(999);
+            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        let both = builder.into_inner().unwrap();
+        let own = without(&both, |path| path == "secrets/mounted").unwrap();
+        let mut archive = tar::Archive::new(own.as_slice());
+        let entries: Vec<_> = archive.entries().unwrap().map(Result::unwrap).collect();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].path().unwrap().to_str(), Some("secrets/own"));
+        assert_eq!((entries[0].header().mode().unwrap(), entries[0].header().uid().unwrap()), (0o440, 999));
+        assert_eq!(without(&both, |_| true), None);
+        assert_eq!(without(b"no tar at all", |_| false), None);
     }
 
     #[test]

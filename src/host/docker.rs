@@ -33,6 +33,7 @@ use bollard::{
 };
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use self::error::{failed, garbled};
@@ -86,6 +87,8 @@ pub struct Listed {
     pub name: ContainerName,
     pub labels: BTreeMap<String, String>,
     pub state: String,
+    /// What is mounted where, writable or not: host path and path in the container.
+    pub mounts: Vec<(String, String)>,
 }
 
 /// What the engine says of itself that changes what we do.
@@ -142,19 +145,19 @@ impl Docker {
         })
     }
 
-    /// Events of the containers that carry `label` (`key` or `key=value`; empty: of all), from `since` (seconds since 1970) on, which may lie a little in the past: the stream is
-    /// only opened when it is first asked for an event. The stream ends when Docker does or an event cannot be read: both
-    /// mean reconnect and list again.
+    /// Events of the containers that carry `label` (`key` or `key=value`; empty: of all), from `since` on, which may lie
+    /// a little in the past: the stream is only opened when it is first asked for an event. The stream ends when
+    /// Docker does or an event cannot be read: both mean reconnect and list again.
     pub fn events(
         &self,
-        since: i64,
+        since: OffsetDateTime,
         label: &str,
     ) -> impl Stream<Item = Result<Event, DockerError>> + Send + use<> {
         let mut filters = HashMap::from([("type", vec!["container"]), ("event", ACTIONS.to_vec())]);
         if !label.is_empty() {
             filters.insert("label", vec![label]);
         }
-        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
+        let options = EventsOptionsBuilder::default().since(&timestamp(since)).filters(&filters).build();
         self.client.events(Some(options)).map(|event| match event {
             Ok(EventMessage { action: Some(action), actor: Some(actor), .. }) => {
                 let id = actor.id.unwrap_or_default();
@@ -196,6 +199,14 @@ impl Docker {
                     name: row.names?.iter().find_map(|name| name.parse().ok())?,
                     labels: row.labels.unwrap_or_default().into_iter().collect(),
                     state: row.state.map(|state| state.to_string()).unwrap_or_default(),
+                    mounts: row
+                        .mounts
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|mount| {
+                            (mount.source.unwrap_or_default(), mount.destination.unwrap_or_default())
+                        })
+                        .collect(),
                 })
             })
             .collect())
@@ -247,15 +258,33 @@ impl Docker {
         bounded("stop", id.short(), limit, client.stop_container(id.as_str(), Some(options))).await
     }
 
-    /// Done when its process has ended after `since` (seconds since 1970), some time before Docker calls the
-    /// container stopped. Only for haste: never done if that cannot be told.
-    pub async fn process_ended(&self, id: &ContainerId, since: i64) {
+    /// Done when its process has ended after `since`, some time before Docker calls the container stopped. Only for
+    /// haste: never done if that cannot be told.
+    pub async fn process_ended(&self, id: &ContainerId, since: OffsetDateTime) {
         let filters = HashMap::from([("container", vec![id.as_str()]), ("event", vec!["die"])]);
-        let options = EventsOptionsBuilder::default().since(&since.to_string()).filters(&filters).build();
+        let options = EventsOptionsBuilder::default().since(&timestamp(since)).filters(&filters).build();
         let mut events = Box::pin(self.client.events(Some(options)));
         if !matches!(events.next().await, Some(Ok(_))) {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Whether somebody asked for its end (`docker stop`, `docker kill`, Compose) between the two.
+    pub async fn was_stopped(
+        &self,
+        id: &ContainerId,
+        since: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Result<bool, DockerError> {
+        let filters = HashMap::from([("container", vec![id.as_str()]), ("event", vec!["kill", "stop"])]);
+        let options = EventsOptionsBuilder::default()
+            .since(&timestamp(since))
+            .until(&timestamp(until))
+            .filters(&filters)
+            .build();
+        let mut events = Box::pin(self.client.events(Some(options)));
+        let first = async { Ok(matches!(events.next().await, Some(Ok(_)))) };
+        bounded_by("events", id.short(), CALL, first).await
     }
 
     pub async fn restart(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
@@ -340,6 +369,11 @@ impl Docker {
         let answer = answer.unwrap_or(Err(Failure::Timeout(CALL)));
         answer.map_err(|failure| DockerError { call, object: object.to_owned(), failure })
     }
+}
+
+/// A point in time as the API takes it: seconds since 1970, and nanoseconds.
+fn timestamp(time: OffsetDateTime) -> String {
+    format!("{}.{:09}", time.unix_timestamp(), time.nanosecond())
 }
 
 /// A stop's grace period as the API takes it.

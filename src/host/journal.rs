@@ -7,6 +7,7 @@
 //! The record holds the container's raw inspect, passwords included: the folder is 0700, files 0600.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -15,6 +16,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
+use tracing::error;
 
 use crate::model::{ContainerId, ContainerName};
 
@@ -34,6 +37,10 @@ pub struct Operation {
     pub kind: Kind,
     pub name: ContainerName,
     pub old: ContainerId,
+    #[serde(with = "time::serde::timestamp")]
+    pub begun: OffsetDateTime,
+    /// Where the data is, in the container: nobody else may run on it.
+    pub data_directory: String,
     /// The old container as it was, in Docker's own JSON.
     pub inspect: Value,
 }
@@ -41,7 +48,7 @@ pub struct Operation {
 impl Operation {
     /// The old container's name while its successor is being tried.
     pub fn parked_name(&self) -> String {
-        format!("{}.dbssl-parked", self.name)
+        format!("{}{PARKED}", self.name)
     }
 
     /// The network that there is not, which keeps the parked container from being started.
@@ -54,6 +61,8 @@ impl Operation {
     }
 }
 
+/// How a parked container's name ends.
+pub const PARKED: &str = ".dbssl-parked";
 /// Networks of this prefix are brakes and nothing else.
 pub const BRAKE_PREFIX: &str = "dbssl-parked-";
 
@@ -102,6 +111,7 @@ phases! {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    announced: BTreeSet<Phase>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +134,7 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(fail("create"))?;
-        let mut journal = Self { path: path.clone(), file };
+        let mut journal = Self { path: path.clone(), file, announced: BTreeSet::new() };
         let line = serde_json::to_string(operation).map_err(|error| fail("write")(error.into()))?;
         journal.append(&line).and_then(|()| sync_folder(folder)).inspect_err(|_| {
             // Nothing has been touched yet: leave nothing behind.
@@ -136,13 +146,19 @@ impl Journal {
     /// Announces a phase. On disk when this returns.
     pub fn phase(&mut self, phase: Phase) -> Result<(), JournalError> {
         self.append(phase.word())?;
+        self.announced.insert(phase);
         super::crash::point(phase.word());
         Ok(())
     }
 
+    /// Whether the phase was ever announced, in this run of the agent or an earlier one.
+    pub fn has_announced(&self, phase: Phase) -> bool {
+        self.announced.contains(&phase)
+    }
+
     /// The operation is over.
     pub fn end(self) -> Result<(), JournalError> {
-        let Self { path, file } = self;
+        let Self { path, file, announced: _ } = self;
         drop(file);
         fs::remove_file(&path).map_err(failure("remove", &path))?;
         path.parent().map_or(Ok(()), sync_folder)
@@ -163,7 +179,8 @@ pub struct Unfinished {
     pub journal: Journal,
 }
 
-/// All unfinished operations. A file that holds no whole record was never acted upon: it is removed.
+/// All unfinished operations. What was never whole was never acted upon, and is removed; what cannot be
+/// understood is put aside for a human. One bad file hides no other.
 pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -176,32 +193,47 @@ pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
         if path.extension().is_none_or(|extension| extension != "jsonl") {
             continue;
         }
-        let text = fs::read_to_string(&path).map_err(failure("read", &path))?;
-        match understand(&text) {
-            Some((operation, phase)) => {
-                let file = OpenOptions::new().append(true).open(&path).map_err(failure("open", &path))?;
-                let mut journal = Journal { path, file };
-                if !text.ends_with('\n') {
-                    // Close the torn line, so that the next one stands alone.
-                    journal.append("")?;
-                }
-                found.push(Unfinished { operation, phase, journal });
-            }
-            None => fs::remove_file(&path).map_err(failure("remove", &path))?,
+        match take_up(&path) {
+            Ok(unfinished) => found.extend(unfinished),
+            Err(error) => error!(%error, "an operation in the journal cannot be taken up"),
         }
     }
     Ok(found)
 }
 
-fn understand(text: &str) -> Option<(Operation, Phase)> {
+fn take_up(path: &Path) -> Result<Option<Unfinished>, JournalError> {
+    let text = fs::read_to_string(path).map_err(failure("read", path))?;
+    if !text.contains('\n') {
+        fs::remove_file(path).map_err(failure("remove", path))?;
+        return Ok(None);
+    }
+    let Some((operation, announced)) = understand(&text) else {
+        let aside = path.with_extension("broken");
+        fs::rename(path, &aside).map_err(failure("put aside", path))?;
+        error!(file = %aside.display(), "an operation in the journal cannot be understood: look whether a container *.dbssl-parked is left, then remove the file");
+        return Ok(None);
+    };
+    let file = OpenOptions::new().append(true).open(path).map_err(failure("open", path))?;
+    let phase = announced.last().copied().unwrap_or(Phase::Begun);
+    let mut journal = Journal { path: path.to_owned(), file, announced: announced.into_iter().collect() };
+    if !text.ends_with('\n') {
+        // Close the torn line, so that the next one stands alone.
+        journal.append("")?;
+    }
+    Ok(Some(Unfinished { operation, phase, journal }))
+}
+
+/// The record, and the phases in the order in which they were announced.
+fn understand(text: &str) -> Option<(Operation, Vec<Phase>)> {
     let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let operation = serde_json::from_str(lines.next()?).ok()?;
-    let mut phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
-    Some((operation, phases.next_back().unwrap_or(Phase::Begun)))
+    let phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
+    Some((operation, phases.collect()))
 }
 
 fn make_folder(folder: &Path) -> Result<(), JournalError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failure("create", folder))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failure("create", folder))?;
+    folder.parent().map_or(Ok(()), sync_folder)
 }
 
 fn sync_folder(folder: &Path) -> Result<(), JournalError> {
@@ -225,6 +257,8 @@ mod tests {
             kind: Kind::Recreate,
             name: "db".parse().unwrap(),
             old: "a".repeat(64).parse().unwrap(),
+            begun: OffsetDateTime::UNIX_EPOCH,
+            data_directory: "/data".into(),
             inspect: json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } }),
         }
     }
@@ -264,6 +298,15 @@ mod tests {
         fs::write(&path, "{\"id\":\"00").unwrap();
         assert!(unfinished(folder.path()).unwrap().is_empty());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_put_aside_and_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        Journal::begin(folder.path(), &operation()).unwrap();
+        fs::write(folder.path().join("1.jsonl"), "{\"version\":9}\nstop\n").unwrap();
+        assert_eq!(unfinished(folder.path()).unwrap().len(), 1);
+        assert!(folder.path().join("1.broken").exists());
     }
 
     #[test]

@@ -27,6 +27,13 @@ pub fn all(roots: &Roots) -> Vec<ContainerName> {
     entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Takes back whatever was asked for.
+pub fn clear(roots: &Roots) {
+    for name in all(roots) {
+        done(roots, &name);
+    }
+}
+
 /// The agent has done it.
 pub fn done(roots: &Roots, name: &ContainerName) {
     // Not being there is what is wanted.

@@ -41,13 +41,28 @@ pub fn read(state: &Path, name: &ContainerName) -> Option<Setback> {
     serde_json::from_slice(&fs::read(file(state, name)).ok()?).ok()
 }
 
-pub fn write(state: &Path, name: &ContainerName, setback: &Setback) -> io::Result<()> {
+fn write(state: &Path, name: &ContainerName, setback: &Setback) -> io::Result<()> {
     let path = file(state, name);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     // Torn by a crash it reads as absent.
     fs::write(&path, serde_json::to_vec(setback)?)
+}
+
+/// Records one more setback of this container.
+pub fn add(
+    state: &Path,
+    name: &ContainerName,
+    container: &ContainerId,
+    why: String,
+    now: OffsetDateTime,
+) -> io::Result<Setback> {
+    let before = read(state, name).filter(|before| before.container == *container);
+    let attempt = before.map_or(1, |before| before.attempt.saturating_add(1));
+    let setback = Setback { container: container.clone(), why, at: now, attempt };
+    write(state, name, &setback)?;
+    Ok(setback)
 }
 
 pub fn clear(state: &Path, name: &ContainerName) {
@@ -79,6 +94,11 @@ mod tests {
         setback.attempt = u32::MAX;
         assert_eq!(setback.retry_at(&id), at + time::Duration::hours(24));
         assert_eq!(setback.retry_at(&"b".repeat(64).parse().unwrap()), at + time::Duration::MINUTE);
+        assert_eq!(add(folder.path(), &name, &id, "again".into(), at).unwrap().attempt, 2);
+        assert_eq!(
+            add(folder.path(), &name, &"b".repeat(64).parse().unwrap(), "other".into(), at).unwrap().attempt,
+            1
+        );
         clear(folder.path(), &name);
         assert_eq!(read(folder.path(), &name), None);
     }

@@ -1,4 +1,4 @@
-//! Networks: attaching containers to them, and the brake that is made of one which does not exist.
+//! Networks and volumes: attaching containers to them, and the brake that is made of one which does not exist.
 
 use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
 use serde_json::{Value, json};
@@ -29,11 +29,12 @@ impl Docker {
         }
     }
 
-    /// Names of the networks that begin with `prefix`.
-    pub async fn networks(&self, prefix: &str) -> Result<Vec<String>, DockerError> {
-        let answer = self.get("list networks", prefix, "/networks").await?;
-        let names = answer.as_array().into_iter().flatten().filter_map(|network| network["Name"].as_str());
-        Ok(names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
+    pub async fn volume_exists(&self, name: &str) -> Result<bool, DockerError> {
+        match self.get("inspect volume", name, &format!("/volumes/{}", raw::encode(name))).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes a network; already gone is success.

@@ -41,7 +41,7 @@ pub(super) async fn takes_sessions(stream: &mut (impl AsyncRead + AsyncWrite + U
 pub(super) async fn plaintext(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<Plain, Obstacle> {
     Ok(match begin(stream).await? {
         Begun::Authenticates => Plain::Accepted,
-        Begun::Error(error) if error.comes_back_later() => Plain::NotReady(error.message),
+        Begun::Error(error) if error.comes_back_later() || error.is_full() => Plain::NotReady(error.message),
         Begun::Error(error) if error.refuses_plaintext() => Plain::Refused,
         // pg_hba.conf let it pass: only then are users and databases looked up.
         Begun::Error(error) if error.is_behind_authentication() => Plain::Accepted,
@@ -115,9 +115,14 @@ impl ServerError {
         error
     }
 
-    /// Starting up, shutting down, recovering; all connections taken.
+    /// Starting up, shutting down, recovering. Not 53300: a server whose connections are all taken is at work.
     fn comes_back_later(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "53300")
+        matches!(self.sqlstate.as_str(), "57P01" | "57P02" | "57P03")
+    }
+
+    /// All connections are taken, which is found before `pg_hba.conf` is asked.
+    fn is_full(&self) -> bool {
+        self.sqlstate == "53300"
     }
 
     /// `pg_hba.conf` rejects, or has no line for, a connection without TLS.
