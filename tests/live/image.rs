@@ -9,11 +9,10 @@ pub fn image(name: &str) -> String {
         name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '_' }).collect();
     let variable = format!("DBSSL_TEST_IMAGE_{}", variable.to_uppercase());
     let image = setting(&variable).unwrap_or_else(|| format!("dbssl-test/{name}"));
-    if try_docker(&["image", "inspect", &image]).is_err() {
-        panic!(
-            "there is no image {image}: build it (tests/images/build {name}) or name another in {variable}"
-        );
-    }
+    assert!(
+        try_docker(&["image", "inspect", &image]).is_ok(),
+        "there is no image {image}: build it (tests/images/build {name}) or name another in {variable}"
+    );
     image
 }
 

@@ -86,9 +86,9 @@ impl TestRun {
     /// Writes the config anew; an agent that runs does not look at it again.
     pub fn configure(&self, config: &Config) {
         let text = format!(
-            "data-dir = {:?}\nstate-dir = {:?}\n{}\n[certificates]\n{}\n[docker]\n{}\n",
-            self.data(),
-            self.state(),
+            "data-dir = \"{}\"\nstate-dir = \"{}\"\n{}\n[certificates]\n{}\n[docker]\n{}\n",
+            self.data().display(),
+            self.state().display(),
             config.top,
             config.certificates,
             config.docker
@@ -303,9 +303,7 @@ fn remove(label: &str, mut volumes_of_run: BTreeSet<String>) {
     remove(&["network", "rm"], listed(&["network", "ls"]));
     remove(&["image", "rm", "--force"], listed(&["images"]));
     let left = [listed(&["ps", "--all"]), listed(&["volume", "ls"]), listed(&["network", "ls"])].concat();
-    if !left.is_empty() && !std::thread::panicking() {
-        panic!("this test could not remove what it made: {left:?}");
-    }
+    assert!(left.is_empty() || std::thread::panicking(), "this test could not remove what it made: {left:?}");
 }
 
 /// The volumes of a container by name.
