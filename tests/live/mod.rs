@@ -23,6 +23,7 @@ mod agent;
 mod container;
 mod docker;
 mod image;
+mod openssl;
 mod psql;
 mod run;
 mod waiting;
@@ -32,6 +33,7 @@ pub use self::{
     container::{Container, Start},
     docker::{docker, try_docker},
     image::image,
+    openssl::{Pair, leaf, root},
     psql::Client,
     run::{Cli, Config, TestRun, profile_is_all},
     waiting::wait,

@@ -118,6 +118,11 @@ impl TestRun {
         self.data().join("coolify-ca.crt")
     }
 
+    /// The certificate of a CA that has nothing to do with the agent.
+    pub fn other_ca(&self) -> PathBuf {
+        super::openssl::root(self.folder(), "other-ca", "/CN=Another CA").certificate
+    }
+
     /// The certificate directory of a container.
     pub fn certificates(&self, container: &Container<'_>) -> PathBuf {
         self.state().join("databases").join(&container.name)
