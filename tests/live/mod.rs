@@ -20,6 +20,7 @@
 )]
 
 mod agent;
+mod compose;
 mod container;
 mod docker;
 mod image;
@@ -30,6 +31,7 @@ mod waiting;
 
 pub use self::{
     agent::{Agent, Setup},
+    compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},
     image::image,
