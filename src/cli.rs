@@ -45,7 +45,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Gives labelled database containers TLS that their clients can verify.
 #[derive(Debug, Parser)]
 #[command(name = "dbssl", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, and all is well; 1 something is not; 2 it cannot be told, or the arguments are wrong.")]
+#[command(
+    after_help = "Exit codes: 0 done, and all is well; 1 something is not; 2 it cannot be told, or the arguments are wrong."
+)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -180,7 +182,9 @@ fn socket(settings: &Settings, environment: &Environment) -> anyhow::Result<Path
     };
     match text.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(path.into()),
-        _ => bail!("{place} is {text:?}, allowed: unix:// and an absolute path (dbssl works on its own host's Docker only)"),
+        _ => bail!(
+            "{place} is {text:?}, allowed: unix:// and an absolute path (dbssl works on its own host's Docker only)"
+        ),
     }
 }
 
@@ -210,7 +214,12 @@ async fn status(settings: Settings, socket: &Path, json: bool) -> anyhow::Result
     Ok(if reports.iter().all(Report::is_proved) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-async fn plan(settings: Settings, socket: &Path, json: bool, name: Option<ContainerName>) -> anyhow::Result<ExitCode> {
+async fn plan(
+    settings: Settings,
+    socket: &Path,
+    json: bool,
+    name: Option<ContainerName>,
+) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
     let inspects = match name {
         Some(name) => vec![named(&world, &name).await?],
@@ -228,7 +237,8 @@ async fn verify(settings: Settings, socket: &Path, name: &ContainerName) -> anyh
     let world = world(settings, socket).await?;
     let inspect = named(&world, name).await?;
     let report = report::of(&world, inspect).await?;
-    let report = report.ok_or_else(|| anyhow!("container {name} is not labelled: set dbssl.enable=true on it"))?;
+    let report =
+        report.ok_or_else(|| anyhow!("container {name} is not labelled: set dbssl.enable=true on it"))?;
     print(&report::detail(&report))?;
     Ok(if report.is_proved() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -273,7 +283,7 @@ async fn world(settings: Settings, socket: &Path) -> anyhow::Result<World> {
 }
 
 async fn labelled(world: &World) -> anyhow::Result<Vec<Inspect>> {
-    let mut listed = world.docker.list(None).await?;
+    let mut listed = world.docker.list(&world.settings.docker.only).await?;
     listed.retain(|listed| listed.labels.keys().any(|label| label.starts_with("dbssl.")));
     listed.sort_by(|left, right| left.name.cmp(&right.name));
     let mut found = Vec::new();

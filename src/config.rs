@@ -55,6 +55,8 @@ pub struct Docker {
     pub parallel: NonZeroUsize,
     /// How long one TLS handshake with a database may take.
     pub probe_timeout: Duration,
+    /// Only containers with this label exist for this agent: `key` or `key=value`, as Docker filters. Empty: all.
+    pub only: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +111,7 @@ impl Default for Docker {
             resync: Duration::from_secs(60),
             parallel: NonZeroUsize::MIN.saturating_add(3),
             probe_timeout: Duration::from_secs(5),
+            only: String::new(),
         }
     }
 }
@@ -284,6 +287,7 @@ fn read(reader: &mut Reader<'_>) -> Settings {
         parallel: reader.take("docker", "parallel", docker.parallel, parallel),
         probe_timeout: reader
             .take("docker", "probe-timeout", docker.probe_timeout, |v| duration(v, SECOND..=MINUTE * 10)),
+        only: reader.take("docker", "only", docker.only, string),
     };
 
     let log = Log {

@@ -1,5 +1,5 @@
 //! What is known of each kind of database, as data: paths, flags, ports, wire preambles and the scripts to run inside
-//! its container. One file per engine; adding one touches its file, [`spec`] and [`detect`].
+//! its container. One file per engine; adding one touches its file, [`spec`] and [`mod@detect`].
 //!
 //! Nothing here opens a file or a socket: values in, values out. Where to start reading: [`Spec`], then [`postgres`].
 

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use dbssl::config::{self, BadRoots, Format, KeyType, Level, LoadError, Settings};
+use dbssl::{
+    config::{self, BadRoots, Format, Level, LoadError, Settings},
+    model::KeyType,
+};
 
 const SAMPLE: &str = include_str!("../config/dbssl.toml");
 

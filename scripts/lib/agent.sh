@@ -6,27 +6,29 @@ binary=${CARGO_TARGET_DIR:-${root:?}/target}/release/dbssl
 
 build_dbssl() { (cd "$root" && cargo build --release --locked); }
 
-# An agent looks after every labelled container of its host. One that is started here and ended soon must therefore
-# find nobody else's.
-refuse_beside_others() {
-    local others
-    need pgrep procps
-    others=$(docker ps -a --filter label=dbssl.enable --format '{{.Names}}' | paste -sd ' ')
-    if [[ -n $others ]]; then
-        fail "there are labelled containers already, and a second agent would change them: $others"
-    fi
-    # An agent of the usual Docker Engine is no concern of another engine's.
-    if [[ -z ${DOCKER_HOST:-} ]] && pgrep -x dbssl >/dev/null; then
-        fail 'dbssl runs on this machine already, and two agents would work against each other'
+# The service looks after every labelled container of this host, those made here included. An agent started here in
+# turn sees nobody else's.
+refuse_beside_service() {
+    if [[ -d /run/systemd/system ]] && systemctl is-active --quiet dbssl; then
+        fail 'the service dbssl runs on this machine, and would work against the agent that is to be started here'
     fi
 }
 
-# start_agent FOLDER: everything of it is in FOLDER, the log in FOLDER/agent.log.
+# start_agent FOLDER LABEL: looks after the containers with this label only. All of it is in FOLDER: ssl/coolify-ca.crt,
+# state, agent.log, agent.pid, and `dbssl`, which is the program with these settings.
 start_agent() {
+    need ps procps
+    # A copy, which stays the same when this tree is built again meanwhile.
+    install -D -m 755 "$binary" "$1/bin/dbssl"
+    printf '[docker]\nonly = "%s"\n' "$2" >"$1/dbssl.toml"
+    cat >"$1/dbssl" <<SCRIPT
+#!/bin/sh
+exec '$1/bin/dbssl' --config '$1/dbssl.toml' --data-dir '$1/ssl' --state-dir '$1/state' "\$@"
+SCRIPT
+    chmod 755 "$1/dbssl"
     # In a session of its own: Ctrl-C in the terminal is for the script, which then ends the agent in order.
     # shellcheck disable=SC2016 # expanded by the inner shell
-    as_root sh -c 'setsid "$@" >"$0/agent.log" 2>&1 </dev/null & echo $! >"$0/agent.pid"' "$1" \
-        "$binary" run --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
+    as_root sh -c 'setsid "$0/dbssl" run >"$0/agent.log" 2>&1 </dev/null & echo $! >"$0/agent.pid"' "$1"
 }
 
 # One that has ended and that nobody has reaped yet has ended.
@@ -48,9 +50,4 @@ stop_agent() {
         fi
         sleep 0.1
     done
-}
-
-# agent_status FOLDER: succeeds if every labelled container is proved.
-agent_status() {
-    as_root "$binary" status --data-dir "$1/ssl" --state-dir "$1/state" --config "$root/config/dbssl.toml"
 }

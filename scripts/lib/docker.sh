@@ -73,3 +73,9 @@ SOURCES
     as_root install -D -m 755 unpacked/usr/libexec/docker/cli-plugins/docker-compose \
         /usr/local/lib/docker/cli-plugins/docker-compose
 )
+
+# What an image says of itself: the folder that its data volume belongs at (it moved with PostgreSQL 18), and the uid
+# and gid of its database user.
+data_volume_of() { docker image inspect --format '{{range $folder, $_ := .Config.Volumes}}{{$folder}}{{end}}' "$1"; }
+# shellcheck disable=SC2016 # expanded in the container
+postgres_user_of() { docker run --rm --entrypoint sh "$1" -c 'echo "$(id -u postgres):$(id -g postgres)"'; }

@@ -51,7 +51,9 @@ pub enum ActError {
     Down(String),
     #[error("its user stopped, removed or replaced it meanwhile: {0}")]
     Abandoned(String),
-    #[error("it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now")]
+    #[error(
+        "it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now"
+    )]
     RestartForbidden { why: String },
     #[error("restarted, and it still does not serve its certificate: {0}")]
     Unproved(#[from] Unproved),
@@ -64,7 +66,12 @@ pub enum ActError {
 }
 
 /// Carries out the steps in their order; the first that fails ends it.
-pub async fn act(world: &World, subject: &Subject, steps: &[Step], allowed: Redeploy) -> Result<(), ActError> {
+pub async fn act(
+    world: &World,
+    subject: &Subject,
+    steps: &[Step],
+    allowed: Redeploy,
+) -> Result<(), ActError> {
     let mut chain = match &subject.observed.directory {
         Directory::Sound(chain) => chain.clone(),
         Directory::Missing | Directory::Damaged(_) => Vec::new(),
@@ -115,7 +122,11 @@ fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError>
         .collect();
     let files: Vec<_> = contents
         .iter()
-        .map(|(file, content)| CertFile { name: file.name, content: FileContent::Secret(content), mode: file.mode })
+        .map(|(file, content)| CertFile {
+            name: file.name,
+            content: FileContent::Secret(content),
+            mode: file.mode,
+        })
         .collect();
     let directory = CertDir::open(subject.certificates.clone());
     directory.write(&files, subject.owner)?;
@@ -170,7 +181,9 @@ async fn serve(
     let expectation = subject.expectation(chain);
     let id = subject.inspect.id();
     let reloaded = match enforce::reload(world, &subject.inside).await {
-        Ok(()) => prove::until_proved(world, id, &expectation, RELOAD).await.map_err(|unproved| unproved.to_string()),
+        Ok(()) => prove::until_proved(world, id, &expectation, RELOAD)
+            .await
+            .map_err(|unproved| unproved.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let why = match reloaded {

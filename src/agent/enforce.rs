@@ -63,7 +63,9 @@ pub async fn plaintext(world: &World, subject: &Subject) -> Plaintext {
         Plain::Refused => Plaintext::Refused { ours },
         Plain::Accepted => Plaintext::Accepted,
         Plain::NotReady(_) | Plain::Unreachable(_) => Plaintext::NotLooked,
-        Plain::Unclear(why) => Plaintext::Unknown(format!("the server's answer to plaintext is unclear: {why}")),
+        Plain::Unclear(why) => {
+            Plaintext::Unknown(format!("the server's answer to plaintext is unclear: {why}"))
+        }
     }
 }
 

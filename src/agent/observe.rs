@@ -78,6 +78,9 @@ impl std::fmt::Debug for dyn Spec {
 
 /// Looks at the container as `inspect` found it.
 pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerError> {
+    if !world.concerns(&inspect) {
+        return Ok(Look::NotOurs);
+    }
     let desired = match labels::read(&inspect.labels()) {
         Reading::NotOurs | Reading::Disabled => return Ok(Look::NotOurs),
         Reading::Wrong(problems) => return Ok(Look::Wrong(problems)),
@@ -92,7 +95,9 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
     };
     let spec = engine::spec(engine);
     if !spec.supported() {
-        return Ok(Look::Unsuitable(format!("{engine} is not supported by this version: it is left as it is")));
+        return Ok(Look::Unsuitable(format!(
+            "{engine} is not supported by this version: it is left as it is"
+        )));
     }
     let remap = world.engine.remap.filter(|_| inspect.host_config()["UsernsMode"] != "host");
     let user = user(world, &inspect, spec).await?;
@@ -154,7 +159,11 @@ pub async fn inside(world: &World, inspect: &Inspect) -> Result<Option<Inside>, 
 }
 
 /// Whom the server runs as, inside the container.
-async fn user(world: &World, inspect: &Inspect, spec: &dyn Spec) -> Result<Result<Owner, NoUser>, DockerError> {
+async fn user(
+    world: &World,
+    inspect: &Inspect,
+    spec: &dyn Spec,
+) -> Result<Result<Owner, NoUser>, DockerError> {
     let passwd = archive::read_file(&world.docker, inspect.id(), "/etc/passwd", LARGEST_PASSWD).await?;
     let passwd = String::from_utf8_lossy(&passwd.unwrap_or_default()).into_owned();
     Ok(server_user(inspect.user(), &passwd, spec.server_users()))
@@ -313,7 +322,9 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
             let what = "its own configuration file turns TLS on".to_owned();
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
-        (Wiring::Missing, _) if subject.observed.life == Life::Ready => before_recreation(world, subject).await?,
+        (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
+            before_recreation(world, subject).await?;
+        }
         (Wiring::Present, Serving::Tls { .. }) => {
             subject.observed.plaintext = enforce::plaintext(world, subject).await;
         }
@@ -349,7 +360,7 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
 /// Names of the containers that live off this one. One look at each container: only before a recreation.
 async fn dependents(world: &World, inspect: &Inspect) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
-    for listed in world.docker.list(None).await? {
+    for listed in world.docker.list("").await? {
         if listed.id != *inspect.id()
             && let Some(other) = world.docker.inspect(listed.id.as_str()).await?
             && gates::depends_on(&other, inspect)

@@ -38,7 +38,10 @@ pub struct Expectation {
 
 impl std::fmt::Debug for Expectation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Expectation").field("engine", &self.spec.engine()).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Expectation")
+            .field("engine", &self.spec.engine())
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,10 +81,7 @@ pub async fn until_proved(
             return Err(ended(world, &inspect).await);
         }
         let seen = look(world, &inspect, expectation.spec, expectation.port, &expectation.names).await;
-        let last = match unproved(&seen, expectation) {
-            None => return Ok(()),
-            Some(why) => why,
-        };
+        let Some(last) = unproved(&seen, expectation) else { return Ok(()) };
         if Instant::now() + pause >= end {
             return Err(Unproved::Deadline { limit, last });
         }
@@ -150,7 +150,11 @@ pub async fn plaintext(world: &World, inspect: &Inspect, spec: &'static dyn Spec
 }
 
 fn target(inspect: &Inspect, spec: &'static dyn Spec, port: u16, names: &Sans) -> Target {
-    Target { addresses: addresses(inspect, port), preamble: spec.preamble(), name: shown_name(inspect, names) }
+    Target {
+        addresses: addresses(inspect, port),
+        preamble: spec.preamble(),
+        name: shown_name(inspect, names),
+    }
 }
 
 fn addresses(inspect: &Inspect, port: u16) -> Vec<SocketAddr> {

@@ -85,8 +85,8 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
-        if inspect.state() == State::Created {
-            // Between the two calls of `docker run`, or a rehearsal of ours. Its start brings us back.
+        if inspect.state() == State::Created || !world.concerns(&inspect) {
+            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); or not ours.
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {
@@ -96,7 +96,9 @@ async fn rounds(
             }
             Look::Wrong(problems) => {
                 let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                say(memory, problems, |problems| warn!(problems, "its labels are wrong, so it is not touched: mend them"));
+                say(memory, problems, |problems| {
+                    warn!(problems, "its labels are wrong, so it is not touched: mend them");
+                });
                 return Ok(None);
             }
             Look::Unsuitable(why) => {
@@ -154,7 +156,8 @@ async fn rounds(
             }
         }
         // After a restart that proved nothing: reloads only, until its time has come.
-        let allowed = if held_until.is_some() && allowed == Redeploy::Auto { Redeploy::Reload } else { allowed };
+        let allowed =
+            if held_until.is_some() && allowed == Redeploy::Auto { Redeploy::Reload } else { allowed };
         match act(world, &subject, &steps, allowed).await {
             Ok(()) => {
                 if held_until.is_none() {
@@ -162,7 +165,7 @@ async fn rounds(
                 }
                 (memory.failures, memory.said) = (0, None);
             }
-            Err(error) => return Ok(failed(world, name, &id, memory, &error, now)),
+            Err(error) => return Ok(Some(failed(world, name, &id, memory, &error, now))),
         }
     }
     say(memory, "what was done has not lasted: something else changes it, too".to_owned(), |why| {
@@ -193,16 +196,19 @@ fn failed(
     memory: &mut Memory,
     error: &ActError,
     now: OffsetDateTime,
-) -> Option<Duration> {
+) -> Duration {
     memory.failures += 1;
     memory.ready = None;
     let stopped_it = matches!(
         error,
-        ActError::RolledBack(_) | ActError::Down(_) | ActError::Unproved(_) | ActError::Redeploy(RedeployError::Rehearsal(_))
+        ActError::RolledBack(_)
+            | ActError::Down(_)
+            | ActError::Unproved(_)
+            | ActError::Redeploy(RedeployError::Rehearsal(_))
     );
     if !stopped_it {
         say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
-        return Some(backoff(memory.failures));
+        return backoff(memory.failures);
     }
     let attempt = setbacks::read(&world.roots.state, name)
         .filter(|setback| setback.container == *id)
@@ -214,7 +220,7 @@ fn failed(
     let retry_at = setback.retry_at(id);
     error!(why = %error, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
     memory.said = Some(error.to_string());
-    Some(until(retry_at, now))
+    until(retry_at, now)
 }
 
 /// Says a thing once, until something else is to be said.

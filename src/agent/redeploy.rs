@@ -8,7 +8,10 @@
 //!   down and braked, and neither has a restart policy until the end.
 //! - No volume is ever removed.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
@@ -24,8 +27,9 @@ use crate::{
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
+        clock,
         docker::{Docker, DockerError, NEVER_KILL},
-        journal::{Journal, JournalError, Kind, Operation, Phase},
+        journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
     },
     model::{
         ContainerId,
@@ -37,8 +41,6 @@ use crate::{
 pub const REHEARSAL: &str = "rehearsal";
 /// The most that is carried from one container's own layer to the next: Compose's secrets.
 const LARGEST_SECRETS: usize = 8 << 20;
-/// `StopTimeout` of a container whose owner said nothing is 10 s; a database may need more to write out.
-const LEAST_GRACE: i64 = 60;
 
 /// One container to be recreated.
 #[derive(Clone, Debug)]
@@ -72,7 +74,7 @@ pub(super) enum Abort {
     Differs(String),
     #[error("{0}")]
     Unproved(String),
-    #[error("the old container was started again by somebody else")]
+    #[error("the old container could not be kept down: somebody else started it, or released its brake")]
     OldRuns,
     /// Stopped or removed by a user: their word counts.
     #[error("stopped by its user meanwhile")]
@@ -119,7 +121,7 @@ pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> 
     };
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     journal.phase(Phase::Stop)?;
-    let restarted = world.docker.restart(old.id(), grace(old)).await;
+    let restarted = world.docker.restart(old.id(), grace(old, world)).await;
     if restarted.is_err() {
         settle::until_settled(world, operation, journal, Verdict::Unknown).await;
     } else {
@@ -138,39 +140,44 @@ async fn attempt(
 ) -> Result<(), Abort> {
     let docker = &world.docker;
     let old = &operation.old;
-    let brakes = brakes(job.old);
-    if brakes {
-        journal.phase(Phase::MakeBrake)?;
-        docker.create_network(&operation.brake()).await?;
-    }
     journal.phase(Phase::PolicyOff)?;
     docker.set_restart_policy(old, &no_restarts()).await?;
-    journal.phase(Phase::Stop)?;
-    docker.stop(old, grace(job.old)).await?;
     journal.phase(Phase::Park)?;
     docker.rename(old, &operation.parked_name()).await?;
-
-    // The brake and the successor's making do not touch each other; the start needs both.
-    journal.phase(Phase::Brake)?;
-    journal.phase(Phase::Create)?;
-    let brake = async {
-        if brakes {
-            docker.connect_network(&operation.brake(), old, &serde_json::json!({})).await?;
-            docker.remove_network(&operation.brake()).await?;
-        }
-        Ok::<_, DockerError>(())
+    journal.phase(Phase::Stop)?;
+    let since = clock::now().unix_timestamp();
+    let mut stop = pin!(docker.stop(old, grace(job.old, world)));
+    let stopped = tokio::select! {
+        stopped = &mut stop => Some(stopped),
+        () = docker.process_ended(old, since) => None,
     };
-    let make = async { docker.create(operation.name.as_str(), &successor.body).await };
-    let (braked, made) = tokio::join!(brake, make);
-    let new = made?;
-    braked?;
-
-    journal.phase(Phase::Furnish)?;
-    for (network, endpoint) in &successor.further_networks {
-        docker.connect_network(network, &new, endpoint).await?;
-    }
-    for (folder, tar) in secrets {
-        docker.upload(&new, &folder, tar).await?;
+    // Docker takes some 100 ms to clear up after the process has ended. The successor is made meanwhile, and not
+    // before: beside a running database Compose would take it for a replica too many.
+    let make = async {
+        journal.phase(Phase::Create)?;
+        let new = docker.create(operation.name.as_str(), &successor.body).await?;
+        journal.phase(Phase::Furnish)?;
+        for (network, endpoint) in &successor.further_networks {
+            docker.connect_network(network, &new, endpoint).await?;
+        }
+        for (folder, tar) in secrets {
+            docker.upload(&new, &folder, tar).await?;
+        }
+        Ok::<_, Abort>(new)
+    };
+    let stopping = async {
+        match stopped {
+            Some(stopped) => stopped,
+            None => stop.await,
+        }
+    };
+    // Both to their ends: a call given up half-way could still come true after everything is settled.
+    let (ended, created) = tokio::join!(stopping, make);
+    ended?;
+    let new = created?;
+    if brakes(job.old) {
+        journal.phase(Phase::Brake)?;
+        docker.brake(old, &operation.brake()).await?;
     }
     let (found, parked) = tokio::join!(docker.inspect(new.as_str()), docker.inspect(old.as_str()));
     let found = found?.ok_or(Abort::UserStopped)?;
@@ -178,7 +185,7 @@ async fn attempt(
     if !differences.is_empty() {
         return Err(Abort::Differs(list(&differences)));
     }
-    if parked?.is_some_and(|parked| parked.running()) {
+    if parked?.is_some_and(|parked| !held(&parked)) {
         return Err(Abort::OldRuns);
     }
     journal.phase(Phase::Start)?;
@@ -258,7 +265,9 @@ pub(super) fn is_rehearsal(found: &Inspect) -> bool {
 /// Secrets that Compose copied into the container's own layer, as archives for their parent folders.
 async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
     let mounted = |folder: &str| {
-        old.mounts().iter().any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
+        old.mounts()
+            .iter()
+            .any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
     };
     let mut found = Vec::new();
     for folder in SECRETS.into_iter().filter(|folder| !mounted(folder)) {
@@ -279,6 +288,13 @@ pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, D
     })
 }
 
+/// Whether the parked container is down, and stays so.
+fn held(parked: &Inspect) -> bool {
+    let braked =
+        || parked.attachments().iter().any(|attachment| attachment.network.starts_with(BRAKE_PREFIX));
+    !parked.running() && (!brakes(parked) || braked())
+}
+
 /// Whether a network can hold the container back: not with the host's or none.
 pub(super) fn brakes(container: &Inspect) -> bool {
     !matches!(container.network_mode(), "host" | "none")
@@ -288,12 +304,13 @@ pub(super) fn no_restarts() -> serde_json::Value {
     serde_json::json!({ "Name": "no", "MaximumRetryCount": 0 })
 }
 
-/// Seconds until Docker kills what does not stop: the container's own if longer, never under a minute.
-pub(super) fn grace(container: &Inspect) -> i64 {
+/// Seconds until Docker kills what does not stop: the container's own if longer than the config's.
+pub(super) fn grace(container: &Inspect, world: &World) -> i64 {
+    let configured = i64::try_from(world.settings.docker.stop_grace.as_secs()).unwrap_or(i64::MAX);
     match container.config()["StopTimeout"].as_i64() {
         Some(never) if never < 0 => NEVER_KILL,
-        Some(own) => own.max(LEAST_GRACE),
-        None => LEAST_GRACE,
+        Some(own) => own.max(configured),
+        None => configured,
     }
 }
 

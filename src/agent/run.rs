@@ -71,7 +71,11 @@ pub async fn run(
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         tell(notifier.ready());
-        info!(version = env!("CARGO_PKG_VERSION"), ca = world.authority().issuing.certificate().subject(), "dbssl is ready");
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            ca = world.authority().issuing.certificate().subject(),
+            "dbssl is ready"
+        );
         world
     };
     tokio::pin!(stop);
@@ -212,7 +216,8 @@ impl Agent {
         tokio::pin!(stop);
         let mut attempt = 0;
         loop {
-            let events = self.world.docker.events(clock::now().unix_timestamp());
+            let events =
+                self.world.docker.events(clock::now().unix_timestamp(), &self.world.settings.docker.only);
             match self.list(true).await {
                 Ok(()) => {
                     if attempt > 0 {
@@ -290,7 +295,7 @@ impl Agent {
     /// The truth: what there is. With `all` every container of ours is looked at, else those that changed.
     async fn list(&mut self, all: bool) -> Result<(), DockerError> {
         self.check_files();
-        let listed = self.world.docker.list(None).await?;
+        let listed = self.world.docker.list(&self.world.settings.docker.only).await?;
         let now = Instant::now();
         let before = std::mem::take(&mut self.known);
         let names_before = std::mem::take(&mut self.by_name);
@@ -304,7 +309,9 @@ impl Agent {
             }
             self.remember(listed.id, found);
         }
-        for name in names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>() {
+        for name in
+            names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>()
+        {
             self.forget(&name);
         }
         Ok(())
@@ -348,6 +355,7 @@ impl Agent {
                 let world = Arc::clone(&self.world);
                 self.questions.spawn(async move {
                     let found = world.docker.inspect(event.id.as_str()).await.ok().flatten();
+                    let found = found.filter(|found| world.concerns(found));
                     let known = found.map(|found| Known {
                         name: found.name().clone(),
                         ours: found.labels().keys().any(|label| label.starts_with(LABELS)),
@@ -468,7 +476,10 @@ impl Agent {
 fn watch(world: &World) -> Option<Watch> {
     let data = &world.roots.data;
     let folders = requests::folder(&world.roots).map(|requests| {
-        [Some(data.clone()), data.parent().map(Into::into), Some(requests)].into_iter().flatten().collect::<Vec<_>>()
+        [Some(data.clone()), data.parent().map(Into::into), Some(requests)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     });
     match folders.map(|folders| Watch::folders(&folders)) {
         Ok(Ok(watch)) => Some(watch),

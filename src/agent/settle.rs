@@ -73,7 +73,12 @@ enum SettleError {
 }
 
 /// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container.
-pub async fn until_settled(world: &World, operation: Operation, mut journal: Journal, verdict: Verdict) -> Settled {
+pub async fn until_settled(
+    world: &World,
+    operation: Operation,
+    mut journal: Journal,
+    verdict: Verdict,
+) -> Settled {
     let mut verdict = verdict;
     let mut pause = PAUSES.0;
     loop {
@@ -117,19 +122,25 @@ pub async fn recover(world: &World) -> Result<(), DockerError> {
         };
         let settled = until_settled(world, operation, journal, verdict).await;
         match settled {
-            Settled::Down { why } => error!(container = %name, operation = id, why, "the database does not run"),
-            settled => info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled"),
+            Settled::Down { why } => {
+                error!(container = %name, operation = id, why, "the database does not run");
+            }
+            settled => {
+                info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled");
+            }
         }
     }
-    sweep(&world.docker).await
+    sweep(world).await
 }
 
 /// Removes what a crash outside of any recorded operation left: rehearsals and brakes.
-async fn sweep(docker: &Docker) -> Result<(), DockerError> {
+async fn sweep(world: &World) -> Result<(), DockerError> {
+    let docker = &world.docker;
     let label = format!("{OPERATION_LABEL}={}", super::redeploy::REHEARSAL);
-    for listed in docker.list(Some(&label)).await? {
+    for listed in docker.list(&label).await? {
         if let Some(found) = docker.inspect(listed.id.as_str()).await?
             && super::redeploy::is_rehearsal(&found)
+            && world.concerns(&found)
         {
             docker.remove(found.id()).await?;
         }
@@ -170,31 +181,31 @@ async fn settle(
                 Err(Abort::Docker(error)) => return Err(error.into()),
                 Err(unproved) => why = unproved.to_string(),
             },
-            None => why = "its certificate directory is not usable".to_owned(),
+            None => why = "its certificate directory is not usable".into(),
         }
     }
     match (successor, old) {
-        (Some(successor), old) if proved || old.is_none() => {
+        (Some(successor), None) => {
             if !proved {
-                warn!(why, "the successor is not proved, but the old container is gone: keeping the successor");
+                warn!(
+                    why,
+                    "the successor is not proved, but the old container is gone: keeping the successor"
+                );
             }
-            commit(docker, operation, journal, &successor, old.as_ref()).await
+            commit(world, operation, journal, &successor, None).await
+        }
+        (Some(successor), Some(old)) if proved => {
+            commit(world, operation, journal, &successor, Some(&old)).await
         }
         (successor, Some(old)) => {
-            roll_back(docker, operation, journal, successor.as_ref(), &old, why, start_old).await
+            roll_back(world, operation, journal, successor.as_ref(), &old, why, start_old).await
         }
         (None, None) if *verdict == Verdict::Unknown => rebuild(docker, operation).await,
         (None, None) => {
             release_brake(docker, operation, None).await?;
             Ok(Settled::Abandoned { why: "it was removed by its user meanwhile".into() })
         }
-        (Some(_), None) => unreachable_state(),
     }
-}
-
-/// `(Some, None)` is taken by the first arm whatever `proved` says; Rust cannot see it through the guard.
-fn unreachable_state() -> Result<Settled, SettleError> {
-    Ok(Settled::Abandoned { why: "the old container is gone".into() })
 }
 
 /// What a successor found after a crash has to serve: what lies in its directory.
@@ -217,17 +228,18 @@ async fn restarted(docker: &Docker, old: Option<Inspect>) -> Result<Settled, Set
 }
 
 async fn commit(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     journal: &mut Journal,
     successor: &Inspect,
     old: Option<&Inspect>,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
     journal.phase(Phase::Commit)?;
     docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
     if let Some(old) = old.filter(|old| old.running()) {
         // Only where no brake is possible: two must not run on one directory.
-        docker.stop(old.id(), grace(old)).await?;
+        docker.stop(old.id(), grace(old, world)).await?;
     }
     // It runs already, unless Docker itself was restarted meanwhile.
     docker.start(successor.id()).await?;
@@ -240,7 +252,7 @@ async fn commit(
 }
 
 async fn roll_back(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     journal: &mut Journal,
     successor: Option<&Inspect>,
@@ -248,10 +260,11 @@ async fn roll_back(
     why: String,
     start_old: bool,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
     journal.phase(Phase::RollBack)?;
     if let Some(successor) = successor {
         docker.set_restart_policy(successor.id(), &no_restarts()).await?;
-        docker.stop(successor.id(), grace(successor)).await?;
+        docker.stop(successor.id(), grace(successor, world)).await?;
         docker.remove(successor.id()).await?;
     }
     if old.name().as_str() == operation.parked_name() {
@@ -270,7 +283,11 @@ async fn roll_back(
     match docker.start(old.id()).await {
         Ok(()) => {}
         Err(error) if error.engine_gone() => return Err(error.into()),
-        Err(error) => return Ok(Settled::Down { why: format!("{why}; and the old container does not start: {error}") }),
+        Err(error) => {
+            return Ok(Settled::Down {
+                why: format!("{why}; and the old container does not start: {error}"),
+            });
+        }
     }
     Ok(Settled::RolledBack { why })
 }
@@ -290,7 +307,9 @@ async fn replaced(docker: &Docker, operation: &Operation, old: &Inspect) -> Resu
     if same_data {
         docker.remove(old.id()).await?;
         docker.remove_network(&operation.brake()).await?;
-        return Ok(Settled::Abandoned { why: "its user replaced it meanwhile by another container on the same data".into() });
+        return Ok(Settled::Abandoned {
+            why: "its user replaced it meanwhile by another container on the same data".into(),
+        });
     }
     release_brake(docker, operation, Some(old)).await?;
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
@@ -342,8 +361,9 @@ async fn release_brake(
 /// The successor, by its label: a user may have renamed it.
 async fn successor(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, DockerError> {
     let label = format!("{OPERATION_LABEL}={}", operation.id);
-    let listed = docker.list(Some(&label)).await?;
-    let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old) else {
+    let listed = docker.list(&label).await?;
+    let Some(id) = listed.into_iter().map(|listed| listed.id).find(|id: &ContainerId| *id != operation.old)
+    else {
         return Ok(None);
     };
     let found = docker.inspect(id.as_str()).await?;

@@ -8,7 +8,7 @@ use crate::{
         castore::Authority,
         docker::{Docker, EngineInfo},
     },
-    model::Roots,
+    model::{Roots, inspect::Inspect},
 };
 
 /// One host's Docker Engine, settings and CA.
@@ -25,6 +25,15 @@ impl World {
     pub fn new(docker: Docker, engine: EngineInfo, settings: Settings, authority: Authority) -> Self {
         let roots = settings.roots.clone();
         Self { docker, engine, settings, roots, authority: RwLock::new(Arc::new(authority)) }
+    }
+
+    /// Whether the container exists for this agent (`docker.only`).
+    pub fn concerns(&self, inspect: &Inspect) -> bool {
+        let only = &self.settings.docker.only;
+        match only.split_once('=') {
+            Some((label, value)) => inspect.label(label) == Some(value),
+            None => only.is_empty() || inspect.label(only).is_some(),
+        }
     }
 
     /// The CA that issues and the roots that clients are given, as of now.

@@ -139,7 +139,8 @@ pub fn table(reports: &[Report]) -> String {
     if reports.is_empty() {
         return "no container is labelled: set dbssl.enable=true on a database\n".to_owned();
     }
-    let mut rows = vec![["CONTAINER", "ENGINE", "MODE", "STATE", "PLAINTEXT", "VALID UNTIL"].map(str::to_owned)];
+    let mut rows =
+        vec![["CONTAINER", "ENGINE", "MODE", "STATE", "PLAINTEXT", "VALID UNTIL"].map(str::to_owned)];
     rows.extend(reports.iter().map(|report| {
         [
             report.container.clone(),

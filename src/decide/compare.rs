@@ -75,7 +75,9 @@ fn walk(field: &str, expected: &Value, found: &Value, differences: &mut Vec<Diff
         for (key, value) in left {
             walk(&format!("{field}/{}", pointer(key)), value, &found[key.as_str()], differences);
         }
-        for (key, value) in right.as_object().into_iter().flatten().filter(|(key, _)| !left.contains_key(*key)) {
+        for (key, value) in
+            right.as_object().into_iter().flatten().filter(|(key, _)| !left.contains_key(*key))
+        {
             walk(&format!("{field}/{}", pointer(key)), &Value::Null, value, differences);
         }
         return;
@@ -122,10 +124,18 @@ fn compare_mounts(expected: &Value, found: &Inspect, differences: &mut Vec<Diffe
     };
     let (expected, found) = (describe(&expected["Mounts"]), describe(&found.raw()["Mounts"]));
     for missing in expected.iter().filter(|mount| !found.contains(mount)) {
-        differences.push(Difference { field: "/Mounts".into(), expected: missing.clone(), found: "absent".into() });
+        differences.push(Difference {
+            field: "/Mounts".into(),
+            expected: missing.clone(),
+            found: "absent".into(),
+        });
     }
     for extra in found.iter().filter(|mount| !expected.contains(mount)) {
-        differences.push(Difference { field: "/Mounts".into(), expected: "absent".into(), found: extra.clone() });
+        differences.push(Difference {
+            field: "/Mounts".into(),
+            expected: "absent".into(),
+            found: extra.clone(),
+        });
     }
 }
 

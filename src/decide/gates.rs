@@ -119,7 +119,9 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
     }
     refusals.extend(orchestrated(inspect));
     refusals.extend(borrows(inspect));
-    if inspect.network_mode() == "none" || (inspect.attachments().is_empty() && inspect.network_mode() != "host") {
+    if inspect.network_mode() == "none"
+        || (inspect.attachments().is_empty() && inspect.network_mode() != "host")
+    {
         refusals.push(Refusal::NoNetwork);
     }
     if !subject.dependents.is_empty() {
@@ -128,7 +130,8 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
     if let Some(target) = subject.certificate_target {
         let mounts = inspect.mounts();
         if let Some(mount) = mounts.iter().find(|mount| mount.destination == target) {
-            let by = format!("{} {}", mount.kind, if mount.name.is_empty() { &mount.source } else { &mount.name });
+            let by =
+                format!("{} {}", mount.kind, if mount.name.is_empty() { &mount.source } else { &mount.name });
             refusals.push(Refusal::TargetTaken { target: target.to_owned(), by });
         }
     }

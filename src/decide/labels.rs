@@ -256,7 +256,9 @@ impl Reader<'_> {
 fn looks_like_ours(label: &str) -> bool {
     const NEAR: usize = 2;
     let trimmed = label.trim_start();
-    let Some(rest) = trimmed.get(5..).filter(|_| trimmed[..5].eq_ignore_ascii_case("dbssl")) else { return false };
+    let Some(rest) = trimmed.get(5..).filter(|_| trimmed[..5].eq_ignore_ascii_case("dbssl")) else {
+        return false;
+    };
     rest.is_empty()
         || rest.starts_with('.')
         || (rest.starts_with(|next: char| !next.is_alphanumeric())

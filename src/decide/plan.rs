@@ -73,7 +73,10 @@ pub enum Serving {
     /// It answers, and has no TLS.
     Plaintext,
     /// Leaf first, and whether a client of the mode accepts it.
-    Tls { chain: Vec<Certificate>, verified: Result<(), String> },
+    Tls {
+        chain: Vec<Certificate>,
+        verified: Result<(), String>,
+    },
     Failed(String),
 }
 
@@ -83,7 +86,9 @@ pub enum Plaintext {
     NotLooked,
     Accepted,
     /// `ours`: by what dbssl wrote.
-    Refused { ours: bool },
+    Refused {
+        ours: bool,
+    },
     /// Could not be found out or cannot be arranged.
     Unknown(String),
 }
@@ -138,11 +143,16 @@ pub enum Wait {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// All is as it should be; look again when the certificate is due.
-    Settled { renew_at: OffsetDateTime },
+    Settled {
+        renew_at: OffsetDateTime,
+    },
     /// To be done now, in this order.
     Act(Vec<Step>),
     /// Something would have to be done, and not now.
-    Wait { pending: Vec<Step>, why: Wait },
+    Wait {
+        pending: Vec<Step>,
+        why: Wait,
+    },
     Refuse(Vec<Refusal>),
     /// TLS that somebody else configured.
     Foreign(Vec<String>),
@@ -165,7 +175,9 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
     if observed.wiring == Wiring::Missing {
         steps.push(Step::Recreate);
         return match (&observed.life, allowed) {
-            (_, Redeploy::Reload | Redeploy::Manual) => Plan::Wait { pending: steps, why: Wait::Policy(allowed) },
+            (_, Redeploy::Reload | Redeploy::Manual) => {
+                Plan::Wait { pending: steps, why: Wait::Policy(allowed) }
+            }
             (Life::Ready, Redeploy::Auto) => Plan::Act(steps),
             (life, Redeploy::Auto) => Plan::Wait { pending: steps, why: Wait::Life(life.clone()) },
         };
@@ -269,7 +281,9 @@ impl fmt::Display for IssueReason {
                 }
                 Ok(())
             }
-            Self::Due { since } => write!(f, "two thirds of its life have passed (due since {})", minute(*since)),
+            Self::Due { since } => {
+                write!(f, "two thirds of its life have passed (due since {})", minute(*since))
+            }
         }
     }
 }

@@ -22,8 +22,7 @@ pub fn server_user(user: &str, passwd: &str, candidates: &[&str]) -> Result<Owne
         let known = entries(passwd).find(|entry| entry.uid == uid);
         return Ok(Owner { uid, gid: group.or(known.map(|entry| entry.gid)).unwrap_or(0) });
     }
-    let wanted: Vec<&str> =
-        if matches!(name, "" | "0" | "root") { candidates.to_vec() } else { vec![name] };
+    let wanted: Vec<&str> = if matches!(name, "" | "0" | "root") { candidates.to_vec() } else { vec![name] };
     let found = wanted.iter().find_map(|wanted| entries(passwd).find(|entry| entry.name == *wanted));
     found.map(|entry| Owner { uid: entry.uid, gid: group.unwrap_or(entry.gid) }).ok_or_else(|| NoUser {
         why: format!("/etc/passwd in the container has no user {}", wanted.join(" or ")),
@@ -34,7 +33,8 @@ pub fn server_user(user: &str, passwd: &str, candidates: &[&str]) -> Result<Owne
 pub fn on_host(owner: Owner, remap: Option<(u32, u32)>) -> Result<Owner, NoUser> {
     let Some((uid, gid)) = remap else { return Ok(owner) };
     let shift = |base: u32, id: u32| {
-        base.checked_add(id).ok_or_else(|| NoUser { why: format!("id {id} is out of range for user namespace {base}") })
+        base.checked_add(id)
+            .ok_or_else(|| NoUser { why: format!("id {id} is out of range for user namespace {base}") })
     };
     Ok(Owner { uid: shift(uid, owner.uid)?, gid: shift(gid, owner.gid)? })
 }

@@ -44,7 +44,7 @@ impl Operation {
         format!("{}.dbssl-parked", self.name)
     }
 
-    /// The network whose absence keeps the parked container from being started.
+    /// The network that there is not, which keeps the parked container from being started.
     pub fn brake(&self) -> String {
         format!("{BRAKE_PREFIX}{}", self.id)
     }
@@ -77,18 +77,17 @@ macro_rules! phases {
 phases! {
     /// Recorded; nothing has been touched.
     Begun = "begun",
-    /// The brake's network is made.
-    MakeBrake = "make-brake",
     /// The old container's restart policy is set to `no`.
     PolicyOff = "policy-off",
-    Stop = "stop",
-    /// The old container gets its parked name.
+    /// The old container, still running, gets its parked name.
     Park = "park",
-    /// The old container is attached to the brake's network, and that network removed.
-    Brake = "brake",
+    Stop = "stop",
+    /// The old container's process has ended, and the successor is made.
     Create = "create",
     /// The successor gets its further networks and what lived in the old container alone.
     Furnish = "furnish",
+    /// The old container is made impossible to start.
+    Brake = "brake",
     Start = "start",
     Prove = "prove",
     /// Proved: from here on the successor stays.
@@ -197,8 +196,8 @@ pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
 fn understand(text: &str) -> Option<(Operation, Phase)> {
     let mut lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let operation = serde_json::from_str(lines.next()?).ok()?;
-    let phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
-    Some((operation, phases.last().unwrap_or(Phase::Begun)))
+    let mut phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
+    Some((operation, phases.next_back().unwrap_or(Phase::Begun)))
 }
 
 fn make_folder(folder: &Path) -> Result<(), JournalError> {

@@ -31,7 +31,13 @@ impl Lock {
         let path = roots.state.join("lock");
         let fail = |source| LockError::File { path: path.clone(), source };
         fs::create_dir_all(&roots.state).map_err(fail)?;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(fail)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file.into() }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(roots.state.clone())),

@@ -24,11 +24,7 @@ pub fn is_pending(roots: &Roots, name: &ContainerName) -> bool {
 /// All that is asked for. What is no container's name is not ours.
 pub fn all(roots: &Roots) -> Vec<ContainerName> {
     let entries = fs::read_dir(roots.state.join("requests"));
-    entries
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The agent has done it.
@@ -49,7 +45,7 @@ mod tests {
         assert_eq!(all(&roots), []);
         place(&roots, &name).unwrap();
         assert!(is_pending(&roots, &name));
-        assert_eq!(all(&roots), [name.clone()]);
+        assert_eq!(all(&roots), std::slice::from_ref(&name));
         done(&roots, &name);
         assert!(!is_pending(&roots, &name));
         done(&roots, &name);

@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn the_same_container_waits_longer_each_time_and_another_only_briefly() {
         let folder = tempfile::tempdir().unwrap();
-        let (name, id): (ContainerName, ContainerId) = ("db".parse().unwrap(), "a".repeat(64).parse().unwrap());
+        let (name, id): (ContainerName, ContainerId) =
+            ("db".parse().unwrap(), "a".repeat(64).parse().unwrap());
         let at = OffsetDateTime::UNIX_EPOCH;
         assert_eq!(read(folder.path(), &name), None);
         let mut setback = Setback { container: id.clone(), why: "no TLS".into(), at, attempt: 1 };

@@ -39,7 +39,8 @@ impl Watch {
             move |source| WatchError { folder, source }
         };
         let nowhere = PathBuf::new();
-        let mut watcher = notify::recommended_watcher(heard).map_err(fail(folders.first().unwrap_or(&nowhere)))?;
+        let mut watcher =
+            notify::recommended_watcher(heard).map_err(fail(folders.first().unwrap_or(&nowhere)))?;
         for folder in folders {
             watcher.watch(folder, RecursiveMode::NonRecursive).map_err(fail(folder))?;
         }

@@ -77,7 +77,11 @@ pub struct BadInspect {
 impl Inspect {
     pub fn new(raw: Value) -> Result<Self, BadInspect> {
         fn field<T: FromStr<Err: ToString>>(raw: &Value, name: &'static str) -> Result<T, BadInspect> {
-            raw[name].as_str().unwrap_or_default().parse().map_err(|error: T::Err| BadInspect { field: name, why: error.to_string() })
+            raw[name]
+                .as_str()
+                .unwrap_or_default()
+                .parse()
+                .map_err(|error: T::Err| BadInspect { field: name, why: error.to_string() })
         }
         let (id, name) = (field(&raw, "Id")?, field(&raw, "Name")?);
         Ok(Self { raw, id, name })
@@ -279,7 +283,10 @@ impl Image {
             entrypoint: config["Entrypoint"].as_array().map(|words| strings(words)),
             command: config["Cmd"].as_array().map(|words| strings(words)).unwrap_or_default(),
             environment: environment(&config["Env"]),
-            exposed_ports: config["ExposedPorts"].as_object().map(|ports| ports.keys().cloned().collect()).unwrap_or_default(),
+            exposed_ports: config["ExposedPorts"]
+                .as_object()
+                .map(|ports| ports.keys().cloned().collect())
+                .unwrap_or_default(),
         }
     }
 }

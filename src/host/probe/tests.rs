@@ -639,7 +639,11 @@ async fn a_session_that_never_stops_sending_is_left() {
 #[tokio::test]
 async fn addresses_are_tried_in_their_order_until_one_answers() {
     let good = postgres(message(b'R', SCRAM), Some(acceptor(rustls::ALL_VERSIONS))).await;
-    let silent = server(|_stream| std::future::pending()).await;
+    let silent = server(|stream| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await;
     let mut target = target(good.address, PG);
     target.addresses = vec![closed_port().await, silent.address, good.address];
     let seen = handshake(&target, Duration::from_secs(6)).await;
@@ -652,6 +656,20 @@ async fn addresses_are_tried_in_their_order_until_one_answers() {
     assert!(matches!(plaintext(&target, PATIENCE).await, Plain::Unreachable(_)));
     target.addresses.clear();
     assert!(matches!(handshake(&target, PATIENCE).await, Served::Unreachable(_)));
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_so_many_bytes() {
+    let server = server(|mut stream| async move {
+        loop {
+            stream.write_all(&[b'x'; 4096]).await?;
+        }
+    })
+    .await;
+    let mut stream = connect(server.address, Instant::now() + PATIENCE).await.unwrap();
+    let mut bytes = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an end").unwrap();
+    assert_eq!(u64::try_from(bytes.len()), Ok(LIMIT));
 }
 
 /// The loop runs them as tasks.
