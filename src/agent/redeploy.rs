@@ -23,10 +23,11 @@ use super::{
 use crate::{
     decide::{
         compare::{Difference, differences},
-        gates::SECRETS,
+        gates::{self, SECRETS},
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
+        archive,
         clock,
         docker::{Docker, DockerError, NEVER_KILL},
         journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
@@ -262,22 +263,22 @@ pub(super) fn is_rehearsal(found: &Inspect) -> bool {
     found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
 }
 
-/// Secrets that Compose copied into the container's own layer, as archives for their parent folders.
+/// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that
+/// come from a file are mounts, and come along by themselves.
 async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
-    let mounted = |folder: &str| {
-        old.mounts()
-            .iter()
-            .any(|mount| mount.destination == folder || mount.destination.starts_with(&format!("{folder}/")))
-    };
-    let mut found = Vec::new();
-    for folder in SECRETS.into_iter().filter(|folder| !mounted(folder)) {
-        if let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? {
-            let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            found.push((parent.to_owned(), tar));
-            break;
-        }
+    for folder in SECRETS {
+        let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? else { continue };
+        let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        let mounts = old.mounts();
+        let mounted = |path: &str| {
+            // One folder by two names: /var/run leads to /run.
+            let real = |path: &str| path.strip_prefix("/var").unwrap_or(path).to_owned();
+            let path = real(&format!("{parent}/{path}"));
+            mounts.iter().any(|mount| gates::within(&path, &real(&mount.destination)))
+        };
+        return Ok(archive::without(&tar, mounted).map(|tar| (parent.to_owned(), tar)).into_iter().collect());
     }
-    Ok(found)
+    Ok(Vec::new())
 }
 
 pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, DockerError> {

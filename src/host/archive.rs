@@ -30,6 +30,29 @@ fn first_file(tar: &[u8], limit: usize) -> Option<Vec<u8>> {
     Some(content)
 }
 
+/// The same archive without the entries that `left_out` names by their paths in it; `None` if that leaves no file, or if
+/// it is no archive.
+pub fn without(tar: &[u8], left_out: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(tar);
+    let mut rest = tar::Builder::new(Vec::new());
+    let mut files = 0;
+    for entry in archive.entries().ok()? {
+        let mut entry = entry.ok()?;
+        let path = entry.path().ok()?.to_str()?.trim_end_matches('/').to_owned();
+        if left_out(&path) {
+            continue;
+        }
+        files += usize::from(!entry.header().entry_type().is_dir());
+        // Headers are taken over as they are; a name too long for one comes in an entry of its own before it.
+        let mut header = entry.header().clone();
+        match entry.link_name().ok()? {
+            Some(target) => rest.append_link(&mut header, &path, target).ok()?,
+            None => rest.append_data(&mut header, &path, &mut entry).ok()?,
+        }
+    }
+    if files == 0 { None } else { rest.into_inner().ok() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +75,45 @@ mod tests {
         assert_eq!(first_file(&archive(tar::EntryType::Directory, b""), 100), None);
         assert_eq!(first_file(b"no tar at all", 100), None);
         assert_eq!(first_file(&file[..520], 100).unwrap_or_default(), b"root:x:0");
+    }
+
+    #[test]
+    fn entries_are_left_out_by_their_paths_and_the_rest_stays_as_it_was() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        builder.append_data(&mut header, "secrets/", &b""[..]).unwrap();
+        let long = format!("secrets/{}", "x".repeat(150));
+        for name in ["secrets/mounted", "secrets/copied", &long] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            header.set_mode(0o440);
+            header.set_uid(999);
+            builder.append_data(&mut header, name, &b"abc"[..]).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        let listed = |tar: &[u8]| -> Vec<_> {
+            let mut archive = tar::Archive::new(tar);
+            let entries = archive.entries().unwrap().map(Result::unwrap);
+            entries
+                .map(|mut entry| {
+                    let mut content = String::new();
+                    entry.read_to_string(&mut content).unwrap();
+                    let path = entry.path().unwrap().to_str().unwrap().to_owned();
+                    (path, entry.header().mode().unwrap(), entry.header().uid().unwrap(), content)
+                })
+                .collect()
+        };
+        let mut expected = listed(&tar);
+        expected.remove(1);
+        let rest = without(&tar, |path| path == "secrets/mounted").unwrap();
+        let mut found = listed(&rest);
+        found[0].0 = "secrets/".into();
+        assert_eq!(found, expected);
+        assert_eq!(without(&tar, |path| path.starts_with("secrets/")), None);
+        assert_eq!(without(b"", |_| false), None);
     }
 }
