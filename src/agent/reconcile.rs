@@ -37,6 +37,8 @@ pub struct Memory {
     ready: Option<(ContainerId, Instant)>,
     /// The last thing that was said of it, so that it is said once.
     said: Option<String>,
+    /// The last trouble that was seen, and is said if it lasts.
+    doubt: Option<String>,
     /// Failures in a row.
     failures: u32,
     /// Looks in a row that found it starting.
@@ -46,6 +48,8 @@ pub struct Memory {
 /// When to look again, at the latest. The certificate's own deadline comes by the wall clock, which is looked
 /// at again at least this often: long timers sleep through suspends and changes of the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long a trouble has to last to be worth a word.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Rounds of one run: wiring first, then what is seen only with it. More would be a loop.
 const ROUNDS: u32 = 3;
 
@@ -67,7 +71,9 @@ pub async fn reconcile(
             Ok(again) => again,
             Err(error) => {
                 memory.failures += 1;
-                say(&mut memory, error.to_string(), |why| warn!(why, "cannot look after it now"));
+                if lasts(&mut memory, &error.to_string()) {
+                    say(&mut memory, error.to_string(), |why| warn!(why, "cannot look after it now"));
+                }
                 Some(backoff(memory.failures))
             }
         }
@@ -102,8 +108,10 @@ async fn rounds(
                 });
                 return Ok(None);
             }
-            Look::Unsuitable(_) if outdated(world, &inspect).await? => return Ok(Some(LONGEST)),
             Look::Unsuitable(why) => {
+                if !lasts(memory, &why) {
+                    return Ok(Some(SECOND_LOOK));
+                }
                 say(memory, why, |why| warn!(why, "it is not touched"));
                 return Ok(None);
             }
@@ -121,7 +129,7 @@ async fn rounds(
                 if memory.said.take().is_some() {
                     info!("all is well");
                 }
-                memory.failures = 0;
+                (memory.failures, memory.doubt) = (0, None);
                 return Ok(Some(until(renew_at, now)));
             }
             Plan::Wait { why: Wait::Life(Life::Starting(_)), .. } => {
@@ -137,8 +145,8 @@ async fn rounds(
                 return Ok(Some(LONGEST));
             }
             Plan::Wait { .. } | Plan::Refuse(_) | Plan::NotEnforced(_) => {
-                if outdated(world, &inspect).await? {
-                    return Ok(Some(LONGEST));
+                if !lasts(memory, &plan.to_string()) {
+                    return Ok(Some(SECOND_LOOK));
                 }
                 say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
                 return Ok(Some(LONGEST));
@@ -168,7 +176,7 @@ async fn rounds(
                 if held_until.is_none() {
                     setbacks::clear(&world.roots.state, name);
                 }
-                (memory.failures, memory.said) = (0, None);
+                (memory.failures, memory.said, memory.doubt) = (0, None, None);
             }
             Err(error) => return Ok(Some(failed(world, name, &id, memory, &error, now))),
         }
@@ -178,16 +186,6 @@ async fn rounds(
     });
     memory.failures += 1;
     Ok(Some(backoff(memory.failures)))
-}
-
-/// Whether its user stopped, removed or replaced it while it was being looked at. What was seen then means nothing,
-/// and the event of it brings us back.
-async fn outdated(world: &World, seen: &Inspect) -> Result<bool, DockerError> {
-    let now = world.docker.inspect(seen.name().as_str()).await?;
-    let started_at = |inspect: &Inspect| inspect.raw()["State"]["StartedAt"].clone();
-    Ok(now.is_none_or(|now| {
-        now.id() != seen.id() || now.state() != seen.state() || started_at(&now) != started_at(seen)
-    }))
 }
 
 /// How long the container still has to be left in peace after it became ready: whoever started it may be
@@ -222,7 +220,9 @@ fn failed(
             | ActError::Redeploy(RedeployError::Rehearsal(_))
     );
     if !stopped_it {
-        say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
+        if lasts(memory, &error.to_string()) {
+            say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
+        }
         return backoff(memory.failures);
     }
     let attempt = setbacks::read(&world.roots.state, name)
@@ -236,6 +236,14 @@ fn failed(
     error!(why = %error, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
     memory.said = Some(error.to_string());
     until(retry_at, now)
+}
+
+/// Whether a trouble was there at the look before this one, too. Its user may be stopping or removing the container at
+/// this moment, and what is seen then means nothing.
+fn lasts(memory: &mut Memory, trouble: &str) -> bool {
+    let seen_before = [&memory.said, &memory.doubt].into_iter().any(|before| before.as_deref() == Some(trouble));
+    memory.doubt = Some(trouble.to_owned());
+    seen_before
 }
 
 /// Says a thing once, until something else is to be said.
