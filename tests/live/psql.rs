@@ -14,6 +14,7 @@ pub struct Client {
     sslmode: String,
     root: Option<PathBuf>,
     user: String,
+    database: String,
 }
 
 impl Client {
@@ -26,6 +27,7 @@ impl Client {
             sslmode: sslmode.to_owned(),
             root: None,
             user: "postgres".to_owned(),
+            database: "postgres".to_owned(),
         }
     }
 
@@ -41,6 +43,11 @@ impl Client {
 
     pub fn user(mut self, user: &str) -> Self {
         user.clone_into(&mut self.user);
+        self
+    }
+
+    pub fn database(mut self, database: &str) -> Self {
+        database.clone_into(&mut self.database);
         self
     }
 
@@ -70,11 +77,12 @@ impl Client {
             command.env_remove(variable);
         }
         command.env("PGPASSWORD", "secret").args(["--no-psqlrc", "-qAt", "-w"]).arg(format!(
-            "host={} hostaddr={} port={} user={} dbname=postgres sslmode={} sslrootcert={} connect_timeout=5",
+            "host={} hostaddr={} port={} user={} dbname={} sslmode={} sslrootcert={} connect_timeout=5",
             self.host,
             self.address,
             self.port,
             self.user,
+            self.database,
             self.sslmode,
             root.display(),
         ));
