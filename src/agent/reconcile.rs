@@ -32,6 +32,8 @@ pub struct Memory {
     ready: Option<(ContainerId, Instant)>,
     /// The last thing that was said of it, so that it is said once.
     said: Option<String>,
+    /// The last trouble that was seen, and is said if it lasts.
+    doubt: Option<String>,
     /// Failures in a row.
     failures: u32,
     /// Looks in a row that found it starting, and since when.
@@ -44,6 +46,8 @@ pub struct Memory {
 /// When to look again, at the latest. The certificate's own deadline comes by the wall clock, which is looked
 /// at again at least this often: long timers sleep through suspends and changes of the clock.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// How long a trouble has to last to be worth a word.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Rounds of one run: wiring first, then what is seen only with it. More would be a loop.
 const ROUNDS: u32 = 3;
 /// Recreations of one name in an hour, all of them proved, until somebody who undoes them is to be looked for.
@@ -69,7 +73,9 @@ pub async fn reconcile(
             Ok(again) => again,
             Err(error) => {
                 memory.failures += 1;
-                say(&mut memory, error.to_string(), |why| warn!(why, "cannot look after it now"));
+                if lasts(&mut memory, &error.to_string()) {
+                    say(&mut memory, error.to_string(), |why| warn!(why, "cannot look after it now"));
+                }
                 Some(backoff(memory.failures))
             }
         }
@@ -91,8 +97,10 @@ async fn rounds(
             // An operation has it under another name.
             return Ok(Some(Duration::from_secs(2)).filter(|_| world.is_in_hand(&id)));
         }
-        if inspect.state() == State::Created || !world.concerns(&inspect) {
-            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); or not ours.
+        if matches!(inspect.state(), State::Created | State::Dead | State::Other) || !world.concerns(&inspect)
+        {
+            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); being removed;
+            // or not ours.
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {
@@ -108,6 +116,9 @@ async fn rounds(
                 return Ok(None);
             }
             Look::Unsuitable(why) => {
+                if !lasts(memory, &why) {
+                    return Ok(Some(SECOND_LOOK));
+                }
                 say(memory, why, |why| warn!(why, "it is not touched"));
                 return Ok(None);
             }
@@ -141,7 +152,7 @@ async fn rounds(
                 if held_until.is_none() {
                     setbacks::clear(&world.roots.state, name);
                 }
-                (memory.failures, memory.said) = (0, None);
+                (memory.failures, memory.said, memory.doubt) = (0, None, None);
             }
             Err(error) => return Ok(Some(failed(world, name, &id, memory, &error, now))),
         }
@@ -163,7 +174,7 @@ fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime
             if memory.said.take().is_some() {
                 info!("all is well");
             }
-            memory.failures = 0;
+            (memory.failures, memory.doubt) = (0, None);
             until(*renew_at, now)
         }
         Plan::Wait { why: Wait::Life(Life::Starting(why)), .. } => {
@@ -188,6 +199,9 @@ fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime
             LONGEST
         }
         Plan::Act(_) | Plan::Wait { .. } | Plan::Refuse(_) | Plan::NotEnforced(_) => {
+            if !lasts(memory, &plan.to_string()) {
+                return SECOND_LOOK;
+            }
             say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
             LONGEST
         }
@@ -252,7 +266,9 @@ fn failed(
             | ActError::Redeploy(RedeployError::Rehearsal(_) | RedeployError::ParkedNameTaken(_))
     );
     if !stopped_it {
-        say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
+        if lasts(memory, &error.to_string()) {
+            say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
+        }
         return backoff(memory.failures);
     }
     let retry_at = match setbacks::add(&world.roots.state, name, id, error.to_string(), now) {
@@ -265,6 +281,15 @@ fn failed(
     error!(why = %error, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
     memory.said = Some(error.to_string());
     until(retry_at, now)
+}
+
+/// Whether a trouble was there at the look before this one, too. Its user may be stopping or removing the container at
+/// this moment, and what is seen then means nothing.
+fn lasts(memory: &mut Memory, trouble: &str) -> bool {
+    let seen_before =
+        [&memory.said, &memory.doubt].into_iter().any(|before| before.as_deref() == Some(trouble));
+    memory.doubt = Some(trouble.to_owned());
+    seen_before
 }
 
 /// Says a thing once, until something else is to be said.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     decide::{
         compare::{Difference, differences},
-        gates::SECRETS,
+        gates::{self, SECRETS},
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
@@ -318,16 +318,20 @@ pub(super) fn is_rehearsal(found: &Inspect) -> bool {
     found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
 }
 
-/// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that are
-/// mounts of their own come back as such.
+/// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that
+/// come from a file are mounts, and come along by themselves.
 async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
-    let mounted: Vec<String> = old.mounts().into_iter().map(|mount| mount.destination).collect();
-    for folder in SECRETS.into_iter().filter(|folder| !mounted.iter().any(|mount| mount == folder)) {
-        if let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? {
-            let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
-            let own = archive::without(&tar, |path| mounted.contains(&format!("{parent}/{path}")));
-            return Ok(own.map(|own| (parent.to_owned(), own)).into_iter().collect());
-        }
+    for folder in SECRETS {
+        let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? else { continue };
+        let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);
+        let mounts = old.mounts();
+        let mounted = |path: &str| {
+            // One folder by two names: /var/run leads to /run.
+            let real = |path: &str| path.strip_prefix("/var").unwrap_or(path).to_owned();
+            let path = real(&format!("{parent}/{path}"));
+            mounts.iter().any(|mount| gates::within(&path, &real(&mount.destination)))
+        };
+        return Ok(archive::without(&tar, mounted).map(|tar| (parent.to_owned(), tar)).into_iter().collect());
     }
     Ok(Vec::new())
 }

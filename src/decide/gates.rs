@@ -266,7 +266,7 @@ fn losses(changes: &[Change], inspect: &Inspect, volatile: &[&str]) -> Vec<Strin
 }
 
 /// Whether `path` is `root` or lies below it.
-fn within(path: &str, root: &str) -> bool {
+pub fn within(path: &str, root: &str) -> bool {
     let root = root.trim_end_matches('/');
     path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -30,23 +30,27 @@ fn first_file(tar: &[u8], limit: usize) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// The same archive without the entries whose path (no leading slash) is to be left out; `None` if it cannot be
-/// read, or holds nothing but folders then.
-pub fn without(tar: &[u8], leave_out: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
-    let mut kept = tar::Builder::new(Vec::new());
-    let mut files = false;
-    for entry in tar::Archive::new(tar).entries().ok()? {
+/// The same archive without the entries that `left_out` names by their paths in it; `None` if that leaves no file, or if
+/// it is no archive.
+pub fn without(tar: &[u8], left_out: impl Fn(&str) -> bool) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(tar);
+    let mut rest = tar::Builder::new(Vec::new());
+    let mut files = 0;
+    for entry in archive.entries().ok()? {
         let mut entry = entry.ok()?;
-        let path = entry.path().ok()?.to_str()?.trim_matches('/').to_owned();
-        if leave_out(&path) {
+        let path = entry.path().ok()?.to_str()?.trim_end_matches('/').to_owned();
+        if left_out(&path) {
             continue;
         }
-        files |= !entry.header().entry_type().is_dir();
+        files += usize::from(!entry.header().entry_type().is_dir());
+        // Headers are taken over as they are; a name too long for one comes in an entry of its own before it.
         let mut header = entry.header().clone();
-        kept.append_data(&mut header, &path, &mut entry).ok()?;
+        match entry.link_name().ok()? {
+            Some(target) => rest.append_link(&mut header, &path, target).ok()?,
+            None => rest.append_data(&mut header, &path, &mut entry).ok()?,
+        }
     }
-    let kept = kept.into_inner().ok()?;
-    files.then_some(kept)
+    if files == 0 { None } else { rest.into_inner().ok() }
 }
 
 #[cfg(test)]
@@ -64,27 +68,6 @@ mod tests {
     }
 
     #[test]
-    fn entries_can_be_left_out_and_the_rest_keeps_its_owner_and_mode() {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (path, content) in [("secrets/own", "a"), ("secrets/mounted", "b")] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(1);
-            header.set_mode(0o440);
-            header.set_uid(999);
-            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
-        }
-        let both = builder.into_inner().unwrap();
-        let own = without(&both, |path| path == "secrets/mounted").unwrap();
-        let mut archive = tar::Archive::new(own.as_slice());
-        let entries: Vec<_> = archive.entries().unwrap().map(Result::unwrap).collect();
-        assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0].path().unwrap().to_str(), Some("secrets/own"));
-        assert_eq!((entries[0].header().mode().unwrap(), entries[0].header().uid().unwrap()), (0o440, 999));
-        assert_eq!(without(&both, |_| true), None);
-        assert_eq!(without(b"no tar at all", |_| false), None);
-    }
-
-    #[test]
     fn only_a_regular_file_of_bounded_size_is_read() {
         let file = archive(tar::EntryType::Regular, b"root:x:0:0");
         assert_eq!(first_file(&file, 100).unwrap(), b"root:x:0:0");
@@ -92,5 +75,45 @@ mod tests {
         assert_eq!(first_file(&archive(tar::EntryType::Directory, b""), 100), None);
         assert_eq!(first_file(b"no tar at all", 100), None);
         assert_eq!(first_file(&file[..520], 100).unwrap_or_default(), b"root:x:0");
+    }
+
+    #[test]
+    fn entries_are_left_out_by_their_paths_and_the_rest_stays_as_it_was() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        builder.append_data(&mut header, "secrets/", &b""[..]).unwrap();
+        let long = format!("secrets/{}", "x".repeat(150));
+        for name in ["secrets/mounted", "secrets/copied", &long] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(3);
+            header.set_mode(0o440);
+            header.set_uid(999);
+            builder.append_data(&mut header, name, &b"abc"[..]).unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        let listed = |tar: &[u8]| -> Vec<_> {
+            let mut archive = tar::Archive::new(tar);
+            let entries = archive.entries().unwrap().map(Result::unwrap);
+            entries
+                .map(|mut entry| {
+                    let mut content = String::new();
+                    entry.read_to_string(&mut content).unwrap();
+                    let path = entry.path().unwrap().to_str().unwrap().to_owned();
+                    (path, entry.header().mode().unwrap(), entry.header().uid().unwrap(), content)
+                })
+                .collect()
+        };
+        let mut expected = listed(&tar);
+        expected.remove(1);
+        let rest = without(&tar, |path| path == "secrets/mounted").unwrap();
+        let mut found = listed(&rest);
+        found[0].0 = "secrets/".into();
+        assert_eq!(found, expected);
+        assert_eq!(without(&tar, |path| path.starts_with("secrets/")), None);
+        assert_eq!(without(b"", |_| false), None);
     }
 }

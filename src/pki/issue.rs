@@ -28,7 +28,7 @@ use super::{Certificate, CertificateError, KeyProblem, KeyType, check, check::Ca
 use crate::model::{San, Sans, Secret};
 
 /// How far back validity begins: clocks of clients differ, and MongoDB refuses a certificate whose time
-/// has not come.
+/// has not come. At most a tenth of the life: two thirds of it must not lie in the past already.
 const BACKDATED: Duration = Duration::hours(1);
 
 /// The longest common name (RFC 5280, appendix A.1, ub-common-name), in characters.
@@ -332,7 +332,7 @@ fn params(
     now: OffsetDateTime,
 ) -> Result<CertificateParams, PkiError> {
     let calendar = PkiError::Calendar(lifetime);
-    let not_before = now.checked_sub(BACKDATED);
+    let not_before = now.checked_sub(BACKDATED.min(lifetime / 10));
     let not_after = now.checked_add(lifetime);
     let (Some(not_before), Some(not_after)) = (not_before, not_after) else { return Err(calendar) };
     let not_after = end.map_or(not_after, |end| end.min(not_after));

@@ -524,6 +524,22 @@ fn an_intermediate_brings_its_chain_along() {
 }
 
 #[test]
+fn a_short_life_is_not_due_for_renewal_at_once() {
+    let now = test_now();
+    let ca = own(KeyType::P256, now);
+    for seconds in [60, 600, 3600, 7200, 36_000, 360_000] {
+        let lifetime = Duration::seconds(seconds);
+        let names = names();
+        let request = LeafRequest { lifetime, ..request(&names, KeyType::P256) };
+        let leaf = ca.issue(&request, now).unwrap().certificate;
+        for container in ["db", "orders", "a", "b", "c"] {
+            let at = renewal_at(&leaf, container);
+            assert!(now + lifetime / 2 <= at && at <= now + lifetime * 3 / 4, "{seconds} s: at {}", at - now);
+        }
+    }
+}
+
+#[test]
 fn renewal_is_due_at_two_thirds_with_a_jitter_that_stays() {
     let now = test_now();
     let ca = own(KeyType::P256, now);
