@@ -46,6 +46,9 @@ use crate::model::{
 const CALL: Duration = Duration::from_secs(60);
 /// What a stop may take beyond its own grace period.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// The newest API version that the raw calls speak. From 1.52 on inspect does not show a MAC address that was asked
+/// for any more, and the successor would silently get another.
+const NEWEST: (usize, usize) = (1, 51);
 /// A grace period of "never kill", in seconds: Docker takes a signed 32-bit number.
 pub const NEVER_KILL: i64 = -1;
 /// The longest we wait for a stop that never kills.
@@ -116,7 +119,7 @@ impl Docker {
             .map_err(|error| failed("connect", &object, error))?;
         let client = bounded("connect", &object, CALL, client.negotiate_version()).await?;
         let version = client.client_version();
-        let version = (version.major_version, version.minor_version);
+        let version = (version.major_version, version.minor_version).min(NEWEST);
         Ok(Self { client, socket: socket.to_owned(), version })
     }
 
