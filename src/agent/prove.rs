@@ -105,7 +105,11 @@ pub async fn until_proved(
             end = (Instant::now() + limit).min(start + LONGEST_RECOVERY.max(limit));
         }
         if Instant::now() + pause >= end {
-            let served_other = !matches!(seen, Serving::Unreachable(_) | Serving::Starting(_));
+            let served_other = match &seen {
+                Serving::Unreachable(_) | Serving::Starting(_) | Serving::NotLooked => false,
+                Serving::Tls { chain, .. } => *chain != expectation.chain,
+                Serving::Plaintext | Serving::Failed(_) => true,
+            };
             return Err(Unproved::Deadline { limit: start.elapsed(), last, served_other });
         }
         tokio::time::sleep(pause).await;
@@ -151,22 +155,33 @@ pub async fn look(
         Ok(chain) => chain,
         Err(error) => return Serving::Failed(format!("it serves something that is no certificate: {error}")),
     };
-    let verified = verify(world, &target, &chain, names, clock::now()).await;
-    Serving::Tls { chain, verified }
+    match verify(world, &target, &chain, names, clock::now()).await {
+        Ok(verified) => Serving::Tls { chain, verified },
+        Err(why) => Serving::Unreachable(why),
+    }
 }
 
+/// Whether a verifying client takes what is served; the outer error is that it got nowhere.
 async fn verify(
     world: &World,
     target: &Target,
     chain: &[Certificate],
     names: &Sans,
     now: OffsetDateTime,
-) -> Result<(), String> {
+) -> Result<Result<(), String>, String> {
     let roots = world.authority().roots.clone();
-    check_chain(chain, &roots, names, now).map_err(|problem| problem.to_string())?;
+    if let Err(problem) = check_chain(chain, &roots, names, now) {
+        return Ok(Err(problem.to_string()));
+    }
     let anchors: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.der())).collect();
     let verified = probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout).await;
-    verified.map(drop).map_err(|error| error.to_string())
+    match verified {
+        Ok(_) => Ok(Ok(())),
+        Err(error @ (probe::Unproved::Unreachable(_) | probe::Unproved::NotReady(_))) => {
+            Err(error.to_string())
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
 }
 
 /// Whether a client from outside gets in without TLS.

@@ -66,7 +66,17 @@ pub async fn run(
     notifier: &Notifier,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let authority = establish(&settings, host_name)?;
+    let authority = match establish(&settings, host_name) {
+        Ok(authority) => authority,
+        Err(error) => match CaStore::recorded(&settings.roots, clock::now()) {
+            // Renewals must not wait for somebody to mend that file.
+            Ok(Some(authority)) => {
+                error!(%error, "the CA cannot be brought in order: the one on record stays in force");
+                authority
+            }
+            _ => return Err(error.into()),
+        },
+    };
     tokio::pin!(stop);
     let (docker, engine) = tokio::select! {
         connected = with_watchdog(notifier, connect(socket, notifier)) => connected,

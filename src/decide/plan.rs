@@ -100,9 +100,18 @@ pub enum Plaintext {
 pub enum IssueReason {
     First,
     Damaged(Vec<String>),
-    OtherIssuer { found: String },
-    Names { added: BTreeSet<String>, dropped: BTreeSet<String> },
-    Due { since: OffsetDateTime },
+    OtherIssuer {
+        found: String,
+    },
+    Names {
+        added: BTreeSet<String>,
+        dropped: BTreeSet<String>,
+    },
+    /// What is served is what lies in the directory, and clients do not accept it.
+    Unverified(String),
+    Due {
+        since: OffsetDateTime,
+    },
 }
 
 /// Why the database has to be made to serve what is in its directory.
@@ -114,7 +123,6 @@ pub enum ServeReason {
     ServesOther,
     ServesPlaintext,
     Broken(String),
-    Unverified(String),
 }
 
 /// One thing to do.
@@ -255,6 +263,11 @@ fn issue_reason(observed: &Observed, now: OffsetDateTime) -> Option<IssueReason>
             dropped: only(leaf.sans(), &observed.names),
         });
     }
+    if let Serving::Tls { chain: served, verified: Err(why) } = &observed.serving
+        && served == chain
+    {
+        return Some(IssueReason::Unverified(why.clone()));
+    }
     let due = renewal_at(leaf, &observed.container);
     (now >= due).then_some(IssueReason::Due { since: due })
 }
@@ -264,11 +277,10 @@ fn serve_reason(serving: &Serving, directory: &Directory) -> Option<ServeReason>
         Serving::NotLooked | Serving::Unreachable(_) | Serving::Starting(_) => None,
         Serving::Plaintext => Some(ServeReason::ServesPlaintext),
         Serving::Failed(why) => Some(ServeReason::Broken(why.clone())),
-        Serving::Tls { chain, verified } => {
-            if !matches!(directory, Directory::Sound(held) if held == chain) {
-                return Some(ServeReason::ServesOther);
-            }
-            verified.as_ref().err().map(|why| ServeReason::Unverified(why.clone()))
+        Serving::Tls { chain, .. } => {
+            // What is served as it should be, and does not verify, is a reason to issue, not to serve.
+            let other = !matches!(directory, Directory::Sound(held) if held == chain);
+            other.then_some(ServeReason::ServesOther)
         }
     }
 }
@@ -290,6 +302,7 @@ impl fmt::Display for IssueReason {
                 }
                 Ok(())
             }
+            Self::Unverified(why) => write!(f, "clients do not accept what it serves: {why}"),
             Self::Due { since } => {
                 write!(f, "two thirds of its life have passed (due since {})", minute(*since))
             }
@@ -304,7 +317,6 @@ impl fmt::Display for ServeReason {
             Self::ServesOther => f.write_str("it serves another certificate than the one in its directory"),
             Self::ServesPlaintext => f.write_str("it is wired for TLS and does not offer it"),
             Self::Broken(why) => write!(f, "its TLS is broken: {why}"),
-            Self::Unverified(why) => write!(f, "what it serves does not verify: {why}"),
         }
     }
 }

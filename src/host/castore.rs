@@ -241,19 +241,25 @@ impl CaStore {
         Ok(Authority { roots: usable_roots(&anchors, &held, now), issuing: issuing.ca, notices })
     }
 
-    /// What is in force by the record, and what `coolify-ca.crt` holds now. Changes nothing, not even what would
-    /// have to be mended; `None` if there is no CA yet.
+    /// What is in force, with the roots that `coolify-ca.crt` really holds now: what a client would trust. Changes
+    /// nothing, not even what would have to be mended; `None` if there is no CA yet.
     pub fn current(roots: &Roots, now: OffsetDateTime) -> Result<Option<Authority>, CaStoreError> {
+        let Some(mut authority) = Self::recorded(roots, now)? else { return Ok(None) };
+        let held = TrustBundle::open(roots.bundle()).read()?.unwrap_or_default();
+        let published = pki::certificates_within(&held);
+        authority.roots.retain(|root| published.contains(root));
+        authority.roots = usable_roots(&authority.roots, &held, now);
+        Ok(Some(authority))
+    }
+
+    /// What is in force by the record alone, whatever became of `coolify-ca.crt`; `None` if there is no CA yet.
+    pub fn recorded(roots: &Roots, now: OffsetDateTime) -> Result<Option<Authority>, CaStoreError> {
         let store = Self::open(roots.ca_store());
         let Some(index) = store.index()? else { return Ok(None) };
         let Some(id) = index.issuing() else { return Ok(None) };
         let mut notices = Vec::new();
         let line = store.load(id, now, &mut notices)?;
-        let held = TrustBundle::open(roots.bundle()).read()?.unwrap_or_default();
-        let published = pki::certificates_within(&held);
-        let anchors: Vec<_> =
-            store.anchors(&index, &line)?.into_iter().filter(|root| published.contains(root)).collect();
-        Ok(Some(Authority { roots: usable_roots(&anchors, &held, now), issuing: line.ca, notices }))
+        Ok(Some(Authority { roots: store.anchors(&index, &line)?, issuing: line.ca, notices }))
     }
 
     /// Add one line to the audit record: no more than what is public in the certificate.
