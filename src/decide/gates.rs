@@ -244,9 +244,13 @@ pub const SECRETS: [&str; 2] = ["/run/secrets", "/var/run/secrets"];
 /// below them did are not named, nor what Docker itself makes as a mount point.
 fn losses(changes: &[Change], inspect: &Inspect, volatile: &[&str]) -> Vec<String> {
     let mounts = inspect.mounts();
+    // `--tmpfs` is no mount to `inspect`, but its mount point is made all the same.
+    let tmpfs = inspect.host_config()["Tmpfs"].as_object().into_iter().flat_map(|tmpfs| tmpfs.keys());
+    let mounted: Vec<&str> =
+        mounts.iter().map(|mount| mount.destination.as_str()).chain(tmpfs.map(String::as_str)).collect();
     let harmless = |path: &str| {
         VOLATILE.iter().chain(volatile).any(|root| within(path, root))
-            || mounts.iter().any(|mount| within(path, &mount.destination) || within(&mount.destination, path))
+            || mounted.iter().any(|mount| within(path, mount) || within(mount, path))
     };
     // Docker lists a folder before what is in it, so its first child follows it.
     let mut paths: Vec<_> = changes.iter().collect();

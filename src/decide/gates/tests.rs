@@ -271,6 +271,13 @@ fn losses_are_what_a_new_container_would_not_have() {
 }
 
 #[test]
+fn the_mount_point_of_a_tmpfs_is_no_loss() {
+    let with = edited(&container!("plain"), "/HostConfig", json!({ "Tmpfs": { "/scratch": "size=10m" } }));
+    let rows = made(&[("/scratch", ChangeKind::Added), ("/scratched", ChangeKind::Added)]);
+    assert_eq!(losses(&rows, &with, &[]), ["/scratched"]);
+}
+
+#[test]
 fn the_helper_of_init_is_no_loss_on_a_merged_usr_either() {
     use crate::engine::{Spec, spec};
     let postgres: &dyn Spec = spec(crate::model::Engine::Postgres);

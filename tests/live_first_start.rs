@@ -1,0 +1,72 @@
+//! The first start on an empty volume. A container that is stopped while its entrypoint initialises stays half
+//! initialised for good: so nothing may happen before it is over, whatever a health check says.
+#![cfg(feature = "live")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod live;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use live::{TestRun, docker};
+
+#[test]
+fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
+    let run = TestRun::begin();
+    let scripts = run.folder().join("initdb.d");
+    fs::create_dir(&scripts).unwrap();
+    let stamp = |what: &str| {
+        format!("create table {what} (at timestamptz); insert into {what} values (clock_timestamp());\n")
+    };
+    fs::write(scripts.join("1-first.sql"), stamp("first")).unwrap();
+    fs::write(scripts.join("2-slow.sh"), "echo a slow script begins\nsleep 20\necho a slow script ends\n")
+        .unwrap();
+    fs::write(scripts.join("3-last.sql"), stamp("last")).unwrap();
+    // The run's folder is for its owner alone; what is mounted is read by the database's user.
+    for path in
+        [scripts.clone(), scripts.join("1-first.sql"), scripts.join("2-slow.sh"), scripts.join("3-last.sql")]
+    {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut agent = run.agent().start();
+    let db = run
+        .database("db")
+        .enabled()
+        .options(["--volume", &format!("{}:/docker-entrypoint-initdb.d:ro", scripts.display())])
+        // Asks over the socket, where the temporary server of the first start answers.
+        .options(["--health-cmd", "pg_isready", "--health-interval", "500ms"])
+        .start();
+    let (first, started_at) = (db.id(), db.started_at());
+    live::wait("it calls itself healthy while it initialises", 60, || {
+        let found = db.inspect();
+        let healthy = found["State"]["Health"]["Status"] == "healthy";
+        if healthy { Ok(()) } else { Err(found["State"]["Health"]["Status"].to_string()) }
+    });
+    assert!(!db.logs().contains("a slow script ends"), "the script is slower than the health check");
+    assert!(db.sql("select 1 from last").is_err());
+    // `dbssl status` tells what is awaited.
+    assert_eq!(run.status(&db)["standing"], "pending");
+
+    agent.wait_log(120, &[&db.name, "recreated with TLS: proved"]);
+    db.wait_enforced();
+    assert_ne!(db.id(), first);
+    let span = "select extract(epoch from (select at from last) - (select at from first)) >= 20";
+    assert_eq!(db.sql(span).unwrap(), "t", "both objects are there, and the time between them passed");
+    // Docker's own record: the first container ended once, after the last script.
+    let ended = docker(&[
+        "events",
+        "--since",
+        &started_at,
+        "--until",
+        &db.started_at(),
+        "--filter",
+        "event=die",
+        "--filter",
+        &format!("container={first}"),
+        "--format",
+        "{{.Time}} {{.Actor.Attributes.exitCode}}",
+    ]);
+    let (at, code) = ended.split_once(' ').unwrap_or_else(|| panic!("one end: {ended:?}"));
+    assert_eq!(code, "0", "it was stopped in order: {ended}");
+    let sql = format!("select to_timestamp({at}) >= date_trunc('second', at) from last");
+    assert_eq!(db.sql(&sql).unwrap(), "t");
+}
