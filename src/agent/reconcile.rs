@@ -271,7 +271,7 @@ fn failed(
         }
         return backoff(memory.failures);
     }
-    let retry_at = match setbacks::add(&world.roots.state, name, id, error.to_string(), now) {
+    let retry_at = match setbacks::add(&world.roots.state, name, id, error.to_string(), false, now) {
         Ok(setback) => setback.retry_at(id),
         Err(failure) => {
             warn!(%failure, "the setback cannot be recorded: after a restart of dbssl it is tried again at once");

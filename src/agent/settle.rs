@@ -157,7 +157,7 @@ async fn recover_one(world: &World, left: Unfinished) {
     }
     // Should the redeploy itself be what ends the agent, it must not be repeated at once.
     if let Settled::RolledBack { why } | Settled::Down { why } | Settled::Kept { why } = settled
-        && let Err(error) = setbacks::add(&world.roots.state, &name, &old, why, clock::now())
+        && let Err(error) = setbacks::add(&world.roots.state, &name, &old, why, true, clock::now())
     {
         warn!(%error, "the setback cannot be recorded");
     }

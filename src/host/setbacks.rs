@@ -17,6 +17,9 @@ pub struct Setback {
     pub at: OffsetDateTime,
     /// How often in a row, from 1.
     pub attempt: u32,
+    /// The agent, or Docker, died in the middle: the redeploy itself may be all right.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 /// The first pause after a rolled-back redeploy of the same container, in hours; doubled each time.
@@ -31,7 +34,12 @@ impl Setback {
         if *container != self.container {
             return self.at + OTHER;
         }
-        let doublings = self.attempt.saturating_sub(1).min(10);
+        // One interruption is bad luck; more may be the redeploy's own doing.
+        let failures = if self.interrupted { self.attempt.saturating_sub(1) } else { self.attempt };
+        if failures == 0 {
+            return self.at;
+        }
+        let doublings = failures.saturating_sub(1).min(10);
         self.at + time::Duration::hours((FIRST_HOURS << doublings).min(MOST_HOURS))
     }
 }
@@ -56,11 +64,12 @@ pub fn add(
     name: &ContainerName,
     container: &ContainerId,
     why: String,
+    interrupted: bool,
     now: OffsetDateTime,
 ) -> io::Result<Setback> {
     let before = read(state, name).filter(|before| before.container == *container);
     let attempt = before.map_or(1, |before| before.attempt.saturating_add(1));
-    let setback = Setback { container: container.clone(), why, at: now, attempt };
+    let setback = Setback { container: container.clone(), why, at: now, attempt, interrupted };
     write(state, name, &setback)?;
     Ok(setback)
 }
@@ -85,18 +94,24 @@ mod tests {
             ("db".parse().unwrap(), "a".repeat(64).parse().unwrap());
         let at = OffsetDateTime::UNIX_EPOCH;
         assert_eq!(read(folder.path(), &name), None);
-        let mut setback = Setback { container: id.clone(), why: "no TLS".into(), at, attempt: 1 };
+        let mut setback =
+            Setback { container: id.clone(), why: "no TLS".into(), at, attempt: 1, interrupted: false };
         write(folder.path(), &name, &setback).unwrap();
         assert_eq!(read(folder.path(), &name), Some(setback.clone()));
         assert_eq!(setback.retry_at(&id), at + time::Duration::HOUR);
+        setback.interrupted = true;
+        assert_eq!(setback.retry_at(&id), at);
+        setback.interrupted = false;
         setback.attempt = 3;
         assert_eq!(setback.retry_at(&id), at + time::Duration::hours(4));
         setback.attempt = u32::MAX;
         assert_eq!(setback.retry_at(&id), at + time::Duration::hours(24));
         assert_eq!(setback.retry_at(&"b".repeat(64).parse().unwrap()), at + time::Duration::MINUTE);
-        assert_eq!(add(folder.path(), &name, &id, "again".into(), at).unwrap().attempt, 2);
+        assert_eq!(add(folder.path(), &name, &id, "again".into(), false, at).unwrap().attempt, 2);
         assert_eq!(
-            add(folder.path(), &name, &"b".repeat(64).parse().unwrap(), "other".into(), at).unwrap().attempt,
+            add(folder.path(), &name, &"b".repeat(64).parse().unwrap(), "other".into(), false, at)
+                .unwrap()
+                .attempt,
             1
         );
         clear(folder.path(), &name);
