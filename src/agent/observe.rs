@@ -322,7 +322,10 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
             let what = "its own configuration file turns TLS on".to_owned();
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
-        (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
+        // One that cannot be reached at all would be waited for without end, and its refusal never told.
+        (Wiring::Missing, _)
+            if subject.observed.life == Life::Ready || subject.inspect.addresses(subject.port).is_empty() =>
+        {
             before_recreation(world, subject).await?;
         }
         (Wiring::Present, Serving::Tls { .. }) => {
