@@ -326,6 +326,10 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
             let what = "its own configuration file turns TLS on".to_owned();
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
+        // One that cannot be reached at all would be waited for without end, and its refusal never told.
+        (Wiring::Missing, _) if subject.inspect.addresses(subject.port).is_empty() => {
+            before_recreation(world, subject).await?;
+        }
         (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
             // While it recovers or shuts down PostgreSQL says that it has no TLS before it says that it is not ready.
             let plain = prove::plaintext(world, &subject.inspect, subject.spec, subject.port).await;

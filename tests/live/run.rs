@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
@@ -191,12 +191,19 @@ impl TestRun {
 
     /// What `dbssl status --json` says of a container.
     pub fn status(&self, container: &Container<'_>) -> Value {
+        let all = self.statuses();
+        all.get(&container.name).cloned().unwrap_or_else(|| panic!("{} is not in {all:#?}", container.name))
+    }
+
+    /// What `dbssl status --json` says, by the containers' names.
+    pub fn statuses(&self) -> BTreeMap<String, Value> {
         let cli = self.cli(&["status", "--json"]);
         let json: Value =
             serde_json::from_str(&cli.stdout).unwrap_or_else(|error| panic!("{error}: {cli:?}"));
         let all = json["containers"].as_array().unwrap_or_else(|| panic!("no list: {json}"));
-        let found = all.iter().find(|report| report["container"] == container.name.as_str());
-        found.cloned().unwrap_or_else(|| panic!("{} is not in {json:#}", container.name))
+        all.iter()
+            .map(|report| (report["container"].as_str().expect("a name").to_owned(), report.clone()))
+            .collect()
     }
 
     /// The names of this run's containers, dead or alive.
