@@ -184,6 +184,58 @@ fn compose_up_in_the_foreground_and_stopped_by_its_user_stays_stopped() {
     assert_eq!(db.id(), id);
 }
 
+/// Those from a file are mounts; those from the environment live in the container's own layer, where Compose copied
+/// them once.
+#[test]
+fn secrets_of_both_kinds_are_there_afterwards() {
+    let run = run();
+    std::fs::write(run.folder().join("mounted"), "from a file").unwrap();
+    let mut agent = run.agent().start();
+    let image = image("postgres:15");
+    let compose = Compose::new(
+        &run,
+        &format!(
+            "
+services:
+  db:
+    image: {image}
+    environment:
+      POSTGRES_PASSWORD_FILE: /run/secrets/password
+    volumes:
+      - data:/var/lib/postgresql/data
+    labels:
+      - LABEL
+{ENABLED}
+    secrets:
+      - mounted
+      - source: password
+        uid: '999'
+        mode: 0440
+secrets:
+  mounted:
+    file: ./mounted
+  password:
+    environment: THE_PASSWORD
+volumes:
+  data:
+    labels: [LABEL]
+networks:
+  default:
+    labels: [LABEL]
+"
+        ),
+    );
+    let output = compose.command(&["up", "--detach"]).env("THE_PASSWORD", "secret").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let db = compose.container("db");
+    let look = || db.exec(&["sh", "-c", "cd /run/secrets; stat -c '%n %u %g %a' *; cat *"]);
+    let before = wait("it runs", 60, look);
+    assert!(before.contains("from a file") && before.contains("secret"), "{before}");
+    agent.wait_log(120, &[&db.name, "recreated with TLS: proved"]);
+    db.wait_enforced();
+    assert_eq!(look().unwrap(), before);
+}
+
 fn docker_copy(run: &TestRun, container: &str) {
     live::docker(&["cp", run.bundle().to_str().unwrap(), &format!("{container}:/tmp/ca.crt")]);
 }

@@ -147,8 +147,34 @@ fn a_damaged_certificate_directory_is_mended_by_reload() {
         assert_eq!(db.verifying().is_encrypted().unwrap(), "t", "{what}");
         assert_eq!((db.started_at(), db.id()), (started_at.clone(), id.clone()), "{what}: no restart");
     }
-    // The whole directory removed, as by hand: the mount still shows the old, removed one to the container.
-    // What is served goes on until then; its owner is told what to do, or it is restarted. Not tested as a reload.
+}
+
+/// With no redeploy in progress, all that is kept beside the CA can be made again.
+#[test]
+fn without_anything_but_the_ca_it_converges() {
+    let run = TestRun::begin();
+    let mut agent = run.agent().start();
+    let db = run.database("db").enabled().start();
+    agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
+    db.write_row("kept");
+    let (before, id) = (served(&run, &db), db.id());
+    assert!(agent.terminate().success());
+    for entry in fs::read_dir(run.state()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap() != "ca" {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+    }
+    assert_eq!(db.client("require").is_encrypted().unwrap(), "t", "it goes on with what it has read");
+    let _agent = run.agent().start();
+    wait("it serves a new certificate", 120, || {
+        let status = run.status(&db);
+        let right = status["standing"] == "proved" && status["fingerprint"] != before.as_str();
+        if right { Ok(()) } else { Err(format!("{status:#}")) }
+    });
+    db.wait_enforced();
+    // The mount shows the removed folder until the container starts again: so it was restarted, and no more than that.
+    assert_eq!((db.id(), db.rows()), (id, vec!["kept".to_owned()]));
 }
 
 #[test]
