@@ -7,7 +7,7 @@ mod live;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use live::{TestRun, docker};
+use live::TestRun;
 
 #[test]
 fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
@@ -27,6 +27,7 @@ fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
     {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
+    let events = run.events();
     let mut agent = run.agent().start();
     let db = run
         .database("db")
@@ -35,7 +36,7 @@ fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
         // Asks over the socket, where the temporary server of the first start answers.
         .options(["--health-cmd", "pg_isready", "--health-interval", "500ms"])
         .start();
-    let (first, started_at) = (db.id(), db.started_at());
+    let first = db.id();
     live::wait("it calls itself healthy while it initialises", 60, || {
         let found = db.inspect();
         let healthy = found["State"]["Health"]["Status"] == "healthy";
@@ -51,22 +52,10 @@ fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
     assert_ne!(db.id(), first);
     let span = "select extract(epoch from (select at from last) - (select at from first)) >= 20";
     assert_eq!(db.sql(span).unwrap(), "t", "both objects are there, and the time between them passed");
-    // Docker's own record: the first container ended once, after the last script.
-    let ended = docker(&[
-        "events",
-        "--since",
-        &started_at,
-        "--until",
-        &db.started_at(),
-        "--filter",
-        "event=die",
-        "--filter",
-        &format!("container={first}"),
-        "--format",
-        "{{.Time}} {{.Actor.Attributes.exitCode}}",
-    ]);
-    let (at, code) = ended.split_once(' ').unwrap_or_else(|| panic!("one end: {ended:?}"));
-    assert_eq!(code, "0", "it was stopped in order: {ended}");
-    let sql = format!("select to_timestamp({at}) >= date_trunc('second', at) from last");
+    // Docker's own record: the first container ended once, in order, after the last script.
+    let ended =
+        events.wait("the first container ends", 1, |event| event.action == "die" && event.id == first);
+    assert_eq!(ended[0].exit_code, Some(0), "{ended:?}");
+    let sql = format!("select to_timestamp({}::numeric / 1e9) >= at from last", ended[0].at);
     assert_eq!(db.sql(&sql).unwrap(), "t");
 }

@@ -190,6 +190,7 @@ struct Known {
 
 struct Ended {
     name: ContainerName,
+    ordered: bool,
     memory: Memory,
     again: Option<Duration>,
 }
@@ -416,7 +417,7 @@ impl Agent {
                 let name = name.clone();
                 self.runs.spawn(async move {
                     let (memory, again) = reconcile(&world, &name, memory, ordered).await;
-                    Ended { name, memory, again }
+                    Ended { name, ordered, memory, again }
                 })
             };
             self.running.insert(task.id(), name);
@@ -425,9 +426,10 @@ impl Agent {
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
         match ended {
-            Ok((task, Ended { name, memory, again })) => {
+            Ok((task, Ended { name, ordered, memory, again })) => {
                 self.running.remove(&task);
-                if self.ordered.remove(&name) {
+                // Not what was asked for while the run was under way: that becomes the next one.
+                if ordered && self.ordered.remove(&name) {
                     requests::done(&self.world.roots, &name);
                 }
                 self.queue.finished(&name, again.map(|again| Instant::now() + again));

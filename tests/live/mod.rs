@@ -23,6 +23,7 @@ mod agent;
 mod compose;
 mod container;
 mod docker;
+mod events;
 mod image;
 mod openssl;
 mod psql;
@@ -34,6 +35,7 @@ pub use self::{
     compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},
+    events::{Event, Events},
     image::image,
     openssl::{Pair, leaf, root},
     psql::Client,

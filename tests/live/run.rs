@@ -16,6 +16,7 @@ use super::{
     agent::{Setup, binary},
     container::{Container, Start},
     docker::{docker, lines, try_docker},
+    events::Events,
     image::setting,
 };
 
@@ -165,6 +166,11 @@ impl TestRun {
         let label = self.label();
         docker(&[&["network", "create", "--label", label.as_str()], options, &[name.as_str()]].concat());
         name
+    }
+
+    /// From here on, what happens to its containers is written down.
+    pub fn events(&self) -> Events {
+        Events::begin(self)
     }
 
     pub fn agent(&self) -> Setup<'_> {
