@@ -11,8 +11,8 @@
 #   - it ends by becoming the command, so that the server is process 1 and gets the stop signal
 #
 # Of the environment it knows MARIADB_ROOT_PASSWORD, MARIADB_ROOT_HOST, MARIADB_DATABASE, MARIADB_USER and
-# MARIADB_PASSWORD (each also with _FILE), MARIADB_ALLOW_EMPTY_ROOT_PASSWORD and MARIADB_RANDOM_ROOT_PASSWORD, and all of
-# these with MYSQL_ in front (MYSQL_ALLOW_EMPTY_PASSWORD). It lacks passwords given as hashes, replication, upgrades,
+# MARIADB_PASSWORD (each also with _FILE), MARIADB_ALLOW_EMPTY_ROOT_PASSWORD and MARIADB_RANDOM_ROOT_PASSWORD, and all
+# of these with MYSQL_ in front (MYSQL_ALLOW_EMPTY_PASSWORD). It lacks passwords given as hashes, replication, upgrades,
 # backups to start from, time zones, and .xz and .zst scripts.
 set -euo pipefail
 shopt -s nullglob
@@ -78,7 +78,7 @@ prepare_directories() {
 }
 
 require_password() {
-    [[ -n $MARIADB_ROOT_PASSWORD || -n $MARIADB_ALLOW_EMPTY_ROOT_PASSWORD || -n $MARIADB_RANDOM_ROOT_PASSWORD ]] || fail \
+    [[ -n $MARIADB_ROOT_PASSWORD$MARIADB_ALLOW_EMPTY_ROOT_PASSWORD$MARIADB_RANDOM_ROOT_PASSWORD ]] || fail \
         'Database is uninitialized and password option is not specified: set MARIADB_ROOT_PASSWORD,' \
         'MARIADB_ALLOW_EMPTY_ROOT_PASSWORD or MARIADB_RANDOM_ROOT_PASSWORD'
 }
@@ -94,7 +94,7 @@ quoted() {
 # The administrator's client, also for scripts in /docker-entrypoint-initdb.d, which know it by this name. The password
 # is never an argument.
 docker_process_sql() {
-    MYSQL_PWD=$root_password mariadb --protocol=socket --user=root --socket="$socket" \
+    MYSQL_PWD=$root_password mariadb --protocol=socket --host=localhost --user=root --socket="$socket" \
         ${MARIADB_DATABASE:+--database="$MARIADB_DATABASE"} "$@"
 }
 

@@ -16,7 +16,7 @@ ask() {
 connect() { [[ $(ask 'select @@skip_networking') == 0 ]]; }
 
 innodb_initialized() {
-    [[ $(ask "select 1 from information_schema.engines where engine = 'innodb' and support in ('YES', 'DEFAULT')") == 1 ]]
+    [[ $(ask "select support from information_schema.engines where engine = 'innodb'") == @(YES|DEFAULT) ]]
 }
 
 (($#)) || {

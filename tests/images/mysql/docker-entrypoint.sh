@@ -69,7 +69,7 @@ prepare_directories() {
 }
 
 require_password() {
-    [[ -n $MYSQL_ROOT_PASSWORD || -n ${MYSQL_ALLOW_EMPTY_PASSWORD:-} || -n ${MYSQL_RANDOM_ROOT_PASSWORD:-} ]] || fail \
+    [[ -n $MYSQL_ROOT_PASSWORD${MYSQL_ALLOW_EMPTY_PASSWORD:-}${MYSQL_RANDOM_ROOT_PASSWORD:-} ]] || fail \
         'Database is uninitialized and password option is not specified: set MYSQL_ROOT_PASSWORD,' \
         'MYSQL_ALLOW_EMPTY_PASSWORD or MYSQL_RANDOM_ROOT_PASSWORD'
     [[ $MYSQL_USER != root ]] || fail 'MYSQL_USER cannot be root: use MYSQL_ROOT_PASSWORD'
@@ -84,9 +84,10 @@ quoted() {
     printf "'%s'" "${text//\'/\'\'}"
 }
 
-# The administrator's client, also for scripts in /docker-entrypoint-initdb.d, which know it by this name.
+# The administrator's client, whatever MYSQL_HOST says, also for scripts in /docker-entrypoint-initdb.d, which know it
+# by this name.
 docker_process_sql() {
-    mysql --defaults-extra-file=<(credentials) --protocol=socket --socket="$socket" --comments \
+    mysql --defaults-extra-file=<(credentials) --protocol=socket --host=localhost --socket="$socket" --comments \
         ${MYSQL_DATABASE:+--database="$MYSQL_DATABASE"} "$@"
 }
 
