@@ -185,7 +185,7 @@ fn names(world: &World, inspect: &Inspect, desired: &Desired) -> Names {
         container: inspect.name().as_str(),
         compose_service: inspect.label(COMPOSE_SERVICE),
         aliases: aliases.iter().map(String::as_str).collect(),
-        short_id: inspect.id().short(),
+        made_up: [inspect.id().short()].into_iter().chain(inspect.default_hostname()).collect(),
         addresses: inspect.fixed_addresses(),
         host_names: Some(&world.settings.host_names),
         asked: Some(&desired.names),

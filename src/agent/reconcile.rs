@@ -85,8 +85,9 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
-        if inspect.state() == State::Created || !world.concerns(&inspect) {
-            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); or not ours.
+        if matches!(inspect.state(), State::Created | State::Dead | State::Other) || !world.concerns(&inspect) {
+            // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); being removed;
+            // or not ours.
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {
@@ -101,6 +102,7 @@ async fn rounds(
                 });
                 return Ok(None);
             }
+            Look::Unsuitable(_) if outdated(world, &inspect).await? => return Ok(Some(LONGEST)),
             Look::Unsuitable(why) => {
                 say(memory, why, |why| warn!(why, "it is not touched"));
                 return Ok(None);
@@ -135,6 +137,9 @@ async fn rounds(
                 return Ok(Some(LONGEST));
             }
             Plan::Wait { .. } | Plan::Refuse(_) | Plan::NotEnforced(_) => {
+                if outdated(world, &inspect).await? {
+                    return Ok(Some(LONGEST));
+                }
                 say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
                 return Ok(Some(LONGEST));
             }
@@ -173,6 +178,16 @@ async fn rounds(
     });
     memory.failures += 1;
     Ok(Some(backoff(memory.failures)))
+}
+
+/// Whether its user stopped, removed or replaced it while it was being looked at. What was seen then means nothing,
+/// and the event of it brings us back.
+async fn outdated(world: &World, seen: &Inspect) -> Result<bool, DockerError> {
+    let now = world.docker.inspect(seen.name().as_str()).await?;
+    let started_at = |inspect: &Inspect| inspect.raw()["State"]["StartedAt"].clone();
+    Ok(now.is_none_or(|now| {
+        now.id() != seen.id() || now.state() != seen.state() || started_at(&now) != started_at(seen)
+    }))
 }
 
 /// How long the container still has to be left in peace after it became ready: whoever started it may be

@@ -283,7 +283,7 @@ async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Ve
 pub(super) async fn dialect(docker: &Docker, old: &Inspect) -> Result<Dialect, DockerError> {
     let named = docker.image(old.image_name()).await?;
     Ok(Dialect {
-        all_networks_at_once: docker.creates_with_networks(),
+        settings_by_network: docker.creates_with_networks(),
         image_name_holds: named.is_some_and(|named| named.id == old.image_id()),
     })
 }

@@ -3,7 +3,9 @@
 //! Everything is compared that is not listed here as belonging to one container alone; a field that a
 //! newer engine adds is compared too.
 
-use serde_json::Value;
+use std::{borrow::Cow, collections::BTreeSet};
+
+use serde_json::{Map, Value, json};
 
 use super::successor::endpoints;
 use crate::model::inspect::Inspect;
@@ -30,7 +32,7 @@ const OWN: [&str; 17] = [
     "/AppArmorProfile",
 ];
 /// Compared by rules of their own, below.
-const RULED: [&str; 3] = ["/Mounts", "/NetworkSettings", "/HostConfig/ContainerIDFile"];
+const RULED: [&str; 4] = ["/Mounts", "/NetworkSettings", "/HostConfig/ContainerIDFile", "/Config/Hostname"];
 
 /// A field that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,7 @@ pub fn differences(expected: &Value, found: &Inspect) -> Vec<Difference> {
     let mut differences = Vec::new();
     walk("", expected, found.raw(), &mut differences);
     compare_mounts(expected, found, &mut differences);
+    compare_host_names(expected, found, &mut differences);
     match Inspect::new(expected.clone()) {
         Ok(expected) => compare_networks(&expected, found, &mut differences),
         Err(error) => differences.push(Difference {
@@ -69,15 +72,11 @@ fn walk(field: &str, expected: &Value, found: &Value, differences: &mut Vec<Diff
     if OWN.contains(&field) || RULED.contains(&field) || same(expected, found) {
         return;
     }
-    if let (Value::Object(left), right) = (expected, found)
-        && (right.is_object() || right.is_null())
-    {
-        for (key, value) in left {
+    if let (Some(left), Some(right)) = (fields_of(expected), fields_of(found)) {
+        for (key, value) in left.iter() {
             walk(&format!("{field}/{}", pointer(key)), value, &found[key.as_str()], differences);
         }
-        for (key, value) in
-            right.as_object().into_iter().flatten().filter(|(key, _)| !left.contains_key(*key))
-        {
+        for (key, value) in right.iter().filter(|(key, _)| !left.contains_key(*key)) {
             walk(&format!("{field}/{}", pointer(key)), &Value::Null, value, differences);
         }
         return;
@@ -87,6 +86,15 @@ fn walk(field: &str, expected: &Value, found: &Value, differences: &mut Vec<Diff
         expected: shown(field, expected),
         found: shown(field, found),
     });
+}
+
+/// The fields of an object; of nothing none.
+fn fields_of(value: &Value) -> Option<Cow<'_, Map<String, Value>>> {
+    match value {
+        Value::Object(fields) => Some(Cow::Borrowed(fields)),
+        Value::Null => Some(Cow::Owned(Map::new())),
+        _ => None,
+    }
 }
 
 /// Docker writes "none" in several ways: absent, null, an empty list, an empty map, an empty string.
@@ -101,6 +109,20 @@ fn blank(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
         _ => false,
+    }
+}
+
+/// In the host's UTS namespace a container has no name of its own, and Docker shows its id there.
+fn compare_host_names(expected: &Value, found: &Inspect, differences: &mut Vec<Difference>) {
+    let field = "/Config/Hostname";
+    let (wanted, got) = (&expected["Config"]["Hostname"], &found.config()["Hostname"]);
+    let shared = expected["HostConfig"]["UTSMode"] == "host";
+    if !shared && !same(wanted, got) {
+        differences.push(Difference {
+            field: field.to_owned(),
+            expected: shown(field, wanted),
+            found: shown(field, got),
+        });
     }
 }
 
@@ -123,14 +145,15 @@ fn compare_mounts(expected: &Value, found: &Inspect, differences: &mut Vec<Diffe
         described
     };
     let (expected, found) = (describe(&expected["Mounts"]), describe(&found.raw()["Mounts"]));
-    for missing in expected.iter().filter(|mount| !found.contains(mount)) {
+    let times = |mounts: &[String], mount: &String| mounts.iter().filter(|other| *other == mount).count();
+    for missing in expected.iter().filter(|mount| times(&found, mount) < times(&expected, mount)) {
         differences.push(Difference {
             field: "/Mounts".into(),
             expected: missing.clone(),
             found: "absent".into(),
         });
     }
-    for extra in found.iter().filter(|mount| !expected.contains(mount)) {
+    for extra in found.iter().filter(|mount| times(&expected, mount) < times(&found, mount)) {
         differences.push(Difference {
             field: "/Mounts".into(),
             expected: "absent".into(),
@@ -149,7 +172,8 @@ fn compare_networks(expected: &Inspect, found: &Inspect, differences: &mut Vec<D
         list.iter().find(|(network, _)| network == name).map_or(Value::Null, |(_, endpoint)| endpoint.clone())
     };
     for name in names {
-        let (wanted, got) = (find(&wanted, &name), find(&got, &name));
+        let (mut wanted, mut got) = (find(&wanted, &name), find(&got, &name));
+        compare_aliases(&mut wanted, &mut got, found);
         walk(&format!("/NetworkSettings/Networks/{}", pointer(&name)), &wanted, &got, differences);
         if wanted.is_null() != got.is_null() {
             let say = |value: &Value| if value.is_null() { "absent" } else { "attached" }.to_owned();
@@ -162,19 +186,54 @@ fn compare_networks(expected: &Inspect, found: &Inspect, differences: &mut Vec<D
     }
 }
 
+/// Makes lists of names equal that mean the same: their order is of no account, and Docker adds the host name by
+/// itself, in some versions when it connects and in others when it starts.
+fn compare_aliases(wanted: &mut Value, got: &mut Value, found: &Inspect) {
+    let of = |endpoint: &Value| {
+        let aliases = endpoint["Aliases"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        aliases.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (asked, mut seen) = (of(wanted), of(got));
+    if let Some(host_name) = found.config()["Hostname"].as_str().filter(|name| !asked.contains(*name)) {
+        seen.remove(host_name);
+    }
+    for (endpoint, names) in [(wanted, asked), (got, seen)] {
+        if let Some(endpoint) = endpoint.as_object_mut() {
+            endpoint.insert("Aliases".to_owned(), json!(names));
+        }
+    }
+}
+
 /// One key as a part of a JSON pointer (RFC 6901, section 3).
 fn pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
+/// What may hold passwords: commands, environments, labels (basic authentication), options of log and volume drivers.
+const SECRET: [&str; 9] = [
+    "/Args",
+    "/Path",
+    "/Config/Env",
+    "/Config/Cmd",
+    "/Config/Entrypoint",
+    "/Config/Healthcheck",
+    "/Config/Labels",
+    "/HostConfig/LogConfig",
+    "/HostConfig/Mounts",
+];
+
 fn shown(field: &str, value: &Value) -> String {
-    // Environments and commands hold passwords.
-    let secret = ["/Config/Env", "/Config/Cmd", "/Args"].iter().any(|kept| field.starts_with(kept));
-    if secret && !blank(value) {
-        return match value {
-            Value::Array(items) => format!("(a list of {})", items.len()),
-            _ => "(not shown)".to_owned(),
-        };
+    let within = |path: &str, root: &str| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    // Of a whole object that holds one of them, too.
+    let secret = SECRET.iter().any(|secret| within(field, secret) || within(secret, field));
+    match value {
+        value if !secret || blank(value) => value.to_string().chars().take(200).collect(),
+        Value::Array(items) => format!("(a list of {})", items.len()),
+        _ => "(not shown)".to_owned(),
     }
-    value.to_string().chars().take(200).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,14 +129,16 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
     }
     if let Some(target) = subject.certificate_target {
         let mounts = inspect.mounts();
-        if let Some(mount) = mounts.iter().find(|mount| mount.destination == target) {
-            let by =
-                format!("{} {}", mount.kind, if mount.name.is_empty() { &mount.source } else { &mount.name });
+        let taken = mounts.iter().find(|mount| mount.destination == target).map(|mount| {
+            format!("{} {}", mount.kind, if mount.name.is_empty() { &mount.source } else { &mount.name })
+        });
+        let tmpfs = || tmpfs_folders(inspect).any(|folder| folder == target).then(|| "a tmpfs".to_owned());
+        if let Some(by) = taken.or_else(tmpfs) {
             refusals.push(Refusal::TargetTaken { target: target.to_owned(), by });
         }
     }
     let data = subject.data_directory;
-    if !inspect.mounts().iter().any(|mount| mount.kind != "tmpfs" && within(data, &mount.destination)) {
+    if !outlives(inspect, data) {
         refusals.push(Refusal::DataNotMounted { directory: data.to_owned() });
     }
     let paths = losses(subject.changes, inspect, subject.volatile);
@@ -144,6 +146,23 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
         refusals.push(Refusal::OwnLayer { paths });
     }
     refusals
+}
+
+/// Whether what is in the folder outlives the container: the innermost mount over it counts, and a tmpfs ends with
+/// the process.
+fn outlives(inspect: &Inspect, folder: &str) -> bool {
+    let mounts = inspect.mounts();
+    let lasting = mounts.iter().map(|mount| (mount.destination.as_str(), mount.kind != "tmpfs"));
+    let over = lasting.chain(tmpfs_folders(inspect).map(|folder| (folder, false)));
+    over.filter(|(root, _)| within(folder, root))
+        .max_by_key(|(root, _)| root.len())
+        .is_some_and(|(_, lasts)| lasts)
+}
+
+/// Where `--tmpfs` puts one: these are not among the mounts.
+fn tmpfs_folders(inspect: &Inspect) -> impl Iterator<Item = &str> {
+    let folders = inspect.host_config()["Tmpfs"].as_object();
+    folders.into_iter().flatten().map(|(folder, _)| folder.trim_end_matches('/'))
 }
 
 /// Labels by which orchestrators mark what is theirs.
@@ -260,3 +279,6 @@ fn shorten(items: &[String]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,9 +20,10 @@ pub struct NameSources<'a> {
     pub compose_service: Option<&'a str>,
     /// The aliases of every network, and a hostname that was set by hand.
     pub aliases: Vec<&'a str>,
-    /// Docker adds the container's short id to its aliases. It changes with each recreation, so a
-    /// certificate must not depend on it.
-    pub short_id: &'a str,
+    /// What Docker adds to the aliases of its own accord: the container's short id, and its hostname, which is the
+    /// short id of a predecessor once it was recreated. They change with each recreation, so a certificate must not
+    /// depend on them.
+    pub made_up: Vec<&'a str>,
     /// Addresses that the configuration fixes: others change at each start.
     pub addresses: Vec<IpAddr>,
     /// Names and addresses of the host, from the config.
@@ -65,7 +66,7 @@ pub fn certificate_names(input: &NameSources<'_>) -> Names {
     ]);
     let mut left_out = BTreeMap::new();
 
-    let texts = input.aliases.iter().copied().filter(|&alias| !alias.is_empty() && alias != input.short_id);
+    let texts = input.aliases.iter().copied().filter(|&alias| !alias.is_empty() && !input.made_up.contains(&alias));
     for text in [input.container].into_iter().chain(input.compose_service).chain(texts) {
         // Docker's own inspect shows names with a slash in front.
         let text = text.strip_prefix('/').unwrap_or(text);
@@ -118,7 +119,7 @@ mod tests {
             container: "Orders-DB",
             compose_service: Some("db"),
             aliases: vec!["orders", "0123456789ab", "10.1.2.3", "db", "DB"],
-            short_id: "0123456789ab",
+            made_up: vec!["0123456789ab"],
             addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             host_names: Some(&host_names),
             asked: Some(&asked),
@@ -193,7 +194,7 @@ mod tests {
         let names = certificate_names(&NameSources {
             container: "db",
             aliases: vec!["abcdefabcdef", "0123456789ab"],
-            short_id: "0123456789ab",
+            made_up: vec!["0123456789ab"],
             ..NameSources::default()
         });
         assert_eq!(shown(&names), ["abcdefabcdef", "db", "localhost", "127.0.0.1", "::1"]);

@@ -182,16 +182,13 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
             (life, Redeploy::Auto) => Plan::Wait { pending: steps, why: Wait::Life(life.clone()) },
         };
     }
-    if allowed == Redeploy::Manual && !steps.is_empty() {
-        return Plan::Wait { pending: steps, why: Wait::Policy(allowed) };
-    }
     if !matches!(observed.life, Life::Ready | Life::Busy(_)) {
         // The directory is mended even so: a database that restarts over and over for want of its key
         // gets it this way.
-        return if steps.is_empty() {
-            Plan::Wait { pending: steps, why: Wait::Life(observed.life.clone()) }
-        } else {
-            Plan::Act(steps)
+        return match (steps.is_empty(), allowed) {
+            (true, _) => Plan::Wait { pending: steps, why: Wait::Life(observed.life.clone()) },
+            (false, Redeploy::Manual) => Plan::Wait { pending: steps, why: Wait::Policy(allowed) },
+            (false, Redeploy::Auto | Redeploy::Reload) => Plan::Act(steps),
         };
     }
     if steps.is_empty() {
@@ -199,17 +196,19 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
             Serving::Unreachable(why) => {
                 return Plan::Wait { pending: steps, why: Wait::Unreachable(why.clone()) };
             }
+            Serving::NotLooked => return unseen("what it serves has not been seen"),
             serving => steps.extend(serve_reason(serving, &observed.directory).map(Step::Serve)),
         }
     } else {
         steps.push(Step::Serve(ServeReason::Issued));
     }
-    let plaintext = match (observed.desired.mode.enforces(), &observed.plaintext) {
-        (true, Plaintext::Accepted | Plaintext::Refused { ours: false }) => Some(Step::Enforce),
-        (false, Plaintext::Refused { ours: true }) => Some(Step::Relax),
-        _ => None,
-    };
-    steps.extend(plaintext);
+    match (observed.desired.mode.enforces(), &observed.plaintext) {
+        // Last, when TLS is proved: else nobody could get in.
+        (true, Plaintext::Accepted | Plaintext::Refused { ours: false }) => steps.push(Step::Enforce),
+        // First, for the same reason: TLS may be past mending.
+        (false, Plaintext::Refused { ours: true }) => steps.insert(0, Step::Relax),
+        _ => {}
+    }
     if !steps.is_empty() {
         return if allowed == Redeploy::Manual {
             Plan::Wait { pending: steps, why: Wait::Policy(allowed) }
@@ -219,6 +218,9 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
     }
     match (&observed.directory, &observed.plaintext) {
         (_, Plaintext::Unknown(why)) if observed.desired.mode.enforces() => Plan::NotEnforced(why.clone()),
+        (_, Plaintext::NotLooked) if observed.desired.mode.enforces() => {
+            unseen("whether it refuses plaintext has not been seen")
+        }
         (Directory::Sound(chain), _) => match chain.first() {
             Some(leaf) => Plan::Settled { renew_at: renewal_at(leaf, &observed.container) },
             None => Plan::Act(vec![Step::Issue(IssueReason::First), Step::Serve(ServeReason::Issued)]),
@@ -226,6 +228,11 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
         // Anything else has given a reason to issue above.
         _ => Plan::Settled { renew_at: now },
     }
+}
+
+/// All is well only when it was seen: look again soon.
+fn unseen(what: &str) -> Plan {
+    Plan::Wait { pending: Vec::new(), why: Wait::Life(Life::Starting(what.to_owned())) }
 }
 
 /// The first reason to issue, in order of how plainly the certificate is of no use.

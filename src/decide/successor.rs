@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::inspect::{Image, Inspect};
+use crate::model::inspect::{Attachment, Image, Inspect};
 
 /// The label by which a redeploy finds its successor again, whatever its name.
 pub const OPERATION_LABEL: &str = "dbssl.operation";
@@ -45,8 +45,8 @@ pub struct Successor {
 /// How Docker will be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialect {
-    /// Several networks can be given at creation (API 1.44).
-    pub all_networks_at_once: bool,
+    /// Since API 1.44 all networks can be given at creation, and a MAC address belongs to one of them.
+    pub settings_by_network: bool,
     /// The name under which the image was asked for still means the same image.
     pub image_name_holds: bool,
 }
@@ -82,7 +82,7 @@ pub fn rebuilt(old: &Inspect, image: &Image, operation: &str, dialect: Dialect) 
 }
 
 /// Turns what `inspect` shall say into what has to be asked for.
-fn asked(expected: Value, old: &Inspect, image: &Image, dialect: Dialect) -> Successor {
+fn asked(mut expected: Value, old: &Inspect, image: &Image, dialect: Dialect) -> Successor {
     let mut body = expected["Config"].clone();
     if old.entrypoint().is_none() && image.entrypoint.is_some() {
         // Cleared by its user: null would bring the image's back.
@@ -91,10 +91,29 @@ fn asked(expected: Value, old: &Inspect, image: &Image, dialect: Dialect) -> Suc
     body["HostConfig"] = expected["HostConfig"].clone();
     // A path on the machine of whoever ran `docker run --cidfile`.
     body["HostConfig"]["ContainerIDFile"] = json!("");
+    if old.host_config()["UTSMode"] == "host" {
+        // Its name is the host's: Docker refuses one of its own, though it shows the id there.
+        body["Hostname"] = json!("");
+    }
 
     let (mut at_creation, mut further_networks) = (Map::new(), Vec::new());
-    for (network, endpoint) in endpoints(old) {
-        if dialect.all_networks_at_once || is_primary(old, &network) {
+    for (network, mut endpoint) in endpoints(old) {
+        let primary = is_primary(old, &network);
+        if primary {
+            // The mode may name it by its id, which Docker would take for one network more.
+            if old.network_mode() != "default" {
+                expected["HostConfig"]["NetworkMode"] = json!(network);
+                body["HostConfig"]["NetworkMode"] = json!(network);
+            }
+            let address = &old.config()["MacAddress"];
+            if dialect.settings_by_network && address.as_str().is_some_and(|address| !address.is_empty()) {
+                endpoint["MacAddress"] = address.clone();
+                body["MacAddress"] = json!("");
+            }
+        }
+        if primary && endpoint == json!({}) && network == "bridge" {
+            // The default bridge takes no settings; the mode attaches it.
+        } else if primary || dialect.settings_by_network {
             at_creation.insert(network, endpoint);
         } else {
             further_networks.push((network, endpoint));
@@ -159,7 +178,7 @@ fn name_anonymous_volumes(expected: &mut Value, old: &Inspect) {
         }
         // `--mount type=volume,target=…` without a source keeps its entry and its options.
         let entries = host_config["Mounts"].as_array_mut();
-        let entry = entries.into_iter().flatten().find(|entry| entry["Target"] == mount.destination.as_str());
+        let entry = entries.into_iter().flatten().find(|entry| targets(entry, &mount.destination));
         if let Some(entry) = entry {
             entry["Source"] = json!(mount.name);
             continue;
@@ -174,8 +193,20 @@ fn is_named(host_config: &Value, volume: &str, destination: &str) -> bool {
     let mut mounted = host_config["Mounts"].as_array().into_iter().flatten();
     bound.into_iter().any(|bind| {
         let mut parts = bind.split(':');
-        parts.next() == Some(volume) && parts.next() == Some(destination)
-    }) || mounted.any(|mount| mount["Source"] == volume && mount["Target"] == destination)
+        parts.next() == Some(volume) && parts.next().is_some_and(|path| same_path(path, destination))
+    }) || mounted.any(|mount| mount["Source"] == volume && targets(mount, destination))
+}
+
+fn targets(mount: &Value, destination: &str) -> bool {
+    mount["Target"].as_str().is_some_and(|target| same_path(target, destination))
+}
+
+/// `-v name:/data/` is mounted at `/data`.
+fn same_path(asked: &str, destination: &str) -> bool {
+    let parts = |path: &'_ str| {
+        path.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    parts(asked) == parts(destination)
 }
 
 /// Every network of the old container with what was configured for it, without what Docker made up.
@@ -183,14 +214,22 @@ pub(super) fn endpoints(old: &Inspect) -> Vec<(String, Value)> {
     if matches!(old.network_mode(), "host" | "none") {
         return Vec::new();
     }
-    old.attachments()
-        .into_iter()
+    let attachments = old.attachments();
+    attachments
+        .iter()
+        .filter(|attachment| !is_echo(attachment, &attachments))
         .map(|attachment| (attachment.network.to_owned(), configured(attachment.endpoint, old)))
-        .filter(|(network, endpoint)| {
-            // The default bridge takes no settings; saying nothing attaches it too.
-            network != "bridge" || endpoint.as_object().is_some_and(|fields| !fields.is_empty())
-        })
         .collect()
+}
+
+/// Docker lists the same attachment twice if `--network` named the network by its id: once by that, once by its name.
+fn is_echo(attachment: &Attachment<'_>, attachments: &[Attachment<'_>]) -> bool {
+    let id = |attachment: &Attachment<'_>| {
+        attachment.endpoint["NetworkID"].as_str().unwrap_or_default().to_owned()
+    };
+    let own = id(attachment);
+    own.starts_with(attachment.network)
+        && attachments.iter().any(|other| other.network != attachment.network && id(other) == own)
 }
 
 fn configured(endpoint: &Value, old: &Inspect) -> Value {
@@ -214,14 +253,15 @@ fn configured(endpoint: &Value, old: &Inspect) -> Value {
     Value::Object(kept)
 }
 
-/// The network that `NetworkMode` names, by name or by id.
+/// The network that `NetworkMode` names, by name or by the beginning of its id.
 fn is_primary(old: &Inspect, network: &str) -> bool {
-    let mode = old.network_mode();
-    if mode == network || (mode == "default" && network == "bridge") {
-        return true;
+    let mode = if old.network_mode() == "default" { "bridge" } else { old.network_mode() };
+    let networks = endpoints(old);
+    if networks.iter().any(|(name, _)| name == mode) {
+        return mode == network;
     }
     let id = old.raw()["NetworkSettings"]["Networks"][network]["NetworkID"].as_str().unwrap_or_default();
-    mode.len() >= 12 && id.starts_with(mode)
+    !mode.is_empty() && id.starts_with(mode)
 }
 
 fn push(list: &mut Value, item: Value) {
@@ -230,3 +270,6 @@ fn push(list: &mut Value, item: Value) {
         None => *list = Value::Array(vec![item]),
     }
 }
+
+#[cfg(test)]
+mod tests;

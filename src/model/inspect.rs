@@ -224,6 +224,14 @@ impl Inspect {
             .collect()
     }
 
+    /// The hostname if it looks like one that Docker made of a container's id: this one's or, after a recreation,
+    /// the first one's.
+    pub fn default_hostname(&self) -> Option<&str> {
+        let hostname = self.config()["Hostname"].as_str()?;
+        let made_up = hostname.len() == 12 && hostname.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        made_up.then_some(hostname)
+    }
+
     /// Addresses that are fixed by configuration, which a new container would get again.
     pub fn fixed_addresses(&self) -> Vec<IpAddr> {
         self.attachments()
@@ -322,3 +330,6 @@ fn environment(values: &Value) -> BTreeMap<String, String> {
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

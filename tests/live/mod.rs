@@ -1,10 +1,10 @@
 //! What every live test stands on: a run of its own on a real Docker Engine, with an agent, containers and clients.
 //!
 //! # Guarantees
-//! - **One at a time.** An agent looks after every labelled container of its engine, so two live tests side by side
-//!   would work on each other's. [`TestRun::begin`] holds a lock, one for each engine, across threads and processes.
-//! - **Nobody else's container.** A run refuses to begin on an engine that has labelled containers which no test made:
-//!   the agent under test would change them.
+//! - **Nobody else's container.** An agent looks after every labelled container of its engine. Those of the tests are
+//!   told by `docker.only` to look at their own run's, so that tests can run side by side. A test whose agent is not
+//!   told so ([`Config::alone`]) gets the engine for itself, and refuses to begin where labelled containers are that
+//!   no test made.
 //! - **Nothing stays behind.** All that a run makes carries the label `test.run` with the run's id; [`TestRun`] removes
 //!   just that when it is dropped, also on a panic. What a killed test left, the next one removes.
 //! - **No waiting by the clock.** [`wait`] waits for a condition, with a deadline.
@@ -20,18 +20,22 @@
 )]
 
 mod agent;
+mod compose;
 mod container;
 mod docker;
 mod image;
+mod openssl;
 mod psql;
 mod run;
 mod waiting;
 
 pub use self::{
     agent::{Agent, Setup},
+    compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},
     image::image,
+    openssl::{Pair, leaf, root},
     psql::Client,
     run::{Cli, Config, TestRun, profile_is_all},
     waiting::wait,

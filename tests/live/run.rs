@@ -34,6 +34,8 @@ pub struct Config {
     pub top: String,
     pub certificates: String,
     pub docker: String,
+    /// The agent sees all containers of the engine, as one does that nobody configured. Needs the engine for itself.
+    pub alone: bool,
 }
 
 impl Default for Config {
@@ -42,6 +44,7 @@ impl Default for Config {
             top: String::new(),
             certificates: String::new(),
             docker: "settle = \"300ms\"\nready-timeout = \"60s\"\n".to_owned(),
+            alone: false,
         }
     }
 }
@@ -54,7 +57,7 @@ pub struct Cli {
     pub stderr: String,
 }
 
-/// One test. Holds the engine for itself while it lives.
+/// One test, while it lives.
 pub struct TestRun {
     id: String,
     folder: tempfile::TempDir,
@@ -66,15 +69,17 @@ pub struct TestRun {
 }
 
 impl TestRun {
-    /// Waits for its turn.
     pub fn begin() -> Self {
         Self::begin_with(&Config::default())
     }
 
+    /// Waits for its turn if it, or another, wants to be alone.
     pub fn begin_with(config: &Config) -> Self {
-        let lock = lock();
+        let lock = lock(config.alone);
         remove_what_the_dead_left();
-        refuse_beside_others();
+        if config.alone {
+            refuse_beside_others();
+        }
         let id = format!("{}-{:06x}", std::process::id(), RandomState::new().hash_one(0) & 0xff_ffff);
         let folder = tempfile::Builder::new().prefix("dbssl-live-").tempdir().expect("a folder for the test");
         let run =
@@ -85,8 +90,9 @@ impl TestRun {
 
     /// Writes the config anew; an agent that runs does not look at it again.
     pub fn configure(&self, config: &Config) {
+        let only = if config.alone { String::new() } else { format!("only = {:?}", self.label()) };
         let text = format!(
-            "data-dir = \"{}\"\nstate-dir = \"{}\"\n{}\n[certificates]\n{}\n[docker]\n{}\n",
+            "data-dir = \"{}\"\nstate-dir = \"{}\"\n{}\n[certificates]\n{}\n[docker]\n{only}\n{}\n",
             self.data().display(),
             self.state().display(),
             config.top,
@@ -116,6 +122,11 @@ impl TestRun {
     /// The trust bundle, `coolify-ca.crt`.
     pub fn bundle(&self) -> PathBuf {
         self.data().join("coolify-ca.crt")
+    }
+
+    /// The certificate of a CA that has nothing to do with the agent.
+    pub fn other_ca(&self) -> PathBuf {
+        super::openssl::root(self.folder(), "other-ca", "/CN=Another CA").certificate
     }
 
     /// The certificate directory of a container.
@@ -220,17 +231,6 @@ impl TestRun {
             eprintln!("--- docker logs {name}\n{}", String::from_utf8_lossy(&text));
         }
     }
-
-    fn clean_up(&self) {
-        remove(&self.label(), self.volumes.take());
-        // The agent's own, which carry no label of the test. Their names come from the journal of this run alone.
-        for entry in fs::read_dir(self.state().join("journal")).into_iter().flatten().flatten() {
-            let operation = entry.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            if let Some(operation) = operation {
-                let _ = try_docker(&["network", "rm", &format!("dbssl-parked-{operation}")]);
-            }
-        }
-    }
 }
 
 impl Drop for TestRun {
@@ -238,23 +238,23 @@ impl Drop for TestRun {
         if std::thread::panicking() {
             self.explain();
         }
-        self.clean_up();
+        remove(&self.label(), self.volumes.take());
     }
 }
 
-/// One lock for each engine, whichever program asks.
-fn lock() -> File {
+/// One lock for each engine, whichever program asks: many hold it together, or one alone.
+fn lock(alone: bool) -> File {
     let engine = try_docker(&["info", "--format", "{{.ID}}"])
         .unwrap_or_else(|error| panic!("the live tests need a Docker Engine that answers: {error}"));
     let engine: String = engine.chars().filter(char::is_ascii_alphanumeric).collect();
     let path = std::env::temp_dir().join(format!("dbssl-live-{engine}.lock"));
     let file = File::options().create(true).append(true).open(&path).expect("the lock");
-    flock(&file, FlockOperation::LockExclusive).expect("the lock is free some time");
+    let how = if alone { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+    flock(&file, how).expect("the lock is free some time");
     file
 }
 
-/// A test that was killed could not clean up, and nobody else will. The lock is held: what carries our label belongs
-/// to a run that has ended, or to one that has this engine by another lock and still runs.
+/// A test that was killed could not clean up, and nobody else will. A run's id begins with its process.
 fn remove_what_the_dead_left() {
     let format = format!("{{{{.Label {LABEL:?}}}}}");
     let mut runs = BTreeSet::new();
