@@ -85,7 +85,8 @@ async fn rounds(
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
         let id = inspect.id().clone();
-        if matches!(inspect.state(), State::Created | State::Dead | State::Other) || !world.concerns(&inspect) {
+        if matches!(inspect.state(), State::Created | State::Dead | State::Other) || !world.concerns(&inspect)
+        {
             // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); being removed;
             // or not ours.
             return Ok(None);

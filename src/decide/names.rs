@@ -66,7 +66,8 @@ pub fn certificate_names(input: &NameSources<'_>) -> Names {
     ]);
     let mut left_out = BTreeMap::new();
 
-    let texts = input.aliases.iter().copied().filter(|&alias| !alias.is_empty() && !input.made_up.contains(&alias));
+    let texts =
+        input.aliases.iter().copied().filter(|&alias| !alias.is_empty() && !input.made_up.contains(&alias));
     for text in [input.container].into_iter().chain(input.compose_service).chain(texts) {
         // Docker's own inspect shows names with a slash in front.
         let text = text.strip_prefix('/').unwrap_or(text);

@@ -228,7 +228,8 @@ impl Inspect {
     /// the first one's.
     pub fn default_hostname(&self) -> Option<&str> {
         let hostname = self.config()["Hostname"].as_str()?;
-        let made_up = hostname.len() == 12 && hostname.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let made_up =
+            hostname.len() == 12 && hostname.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         made_up.then_some(hostname)
     }
 

@@ -15,6 +15,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test may fail"
 )]
@@ -23,10 +24,13 @@ mod agent;
 mod compose;
 mod container;
 mod docker;
+mod engine;
 mod image;
 mod openssl;
 mod psql;
 mod run;
+mod scene;
+mod sentry;
 mod waiting;
 
 pub use self::{
@@ -34,9 +38,12 @@ pub use self::{
     compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},
+    engine::{End, Engine, on_an_engine_of_its_own},
     image::image,
     openssl::{Pair, leaf, root},
     psql::Client,
     run::{Cli, Config, TestRun, profile_is_all},
+    scene::{Scene, assert_nothing_stays},
+    sentry::{Seen, Sentry},
     waiting::wait,
 };
