@@ -1,138 +1,30 @@
-//! The agent, Docker or the machine dies in the middle of a redeploy. Afterwards nothing is lost, and all is well.
+//! The agent dies in the middle of a redeploy. When it is back nothing is lost, and all is well.
 #![cfg(feature = "live")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod live;
 
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::{Duration, Instant},
+};
+
 use dbssl::host::journal::Phase;
-use live::{Agent, Config, Scene, Sentry, assert_nothing_stays, on_an_engine_of_its_own};
-
-const IMAGES: &[&str] = &["postgres:15", "postgres:15-nossl"];
-
-/// What the agent was doing when it came to a phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// A container gets its wiring, and TLS.
-    Recreate,
-    /// The same, and its server cannot do TLS.
-    RollBack,
-    /// A certificate was renewed, and a reload proves nothing.
-    Restart,
-}
-
-/// The ways that lead to a phase.
-const fn ways(phase: Phase) -> &'static [Way] {
-    match phase {
-        Phase::Begun | Phase::Stop => &[Way::Recreate, Way::Restart],
-        Phase::RollBack => &[Way::RollBack],
-        Phase::PolicyOff
-        | Phase::Park
-        | Phase::Create
-        | Phase::Furnish
-        | Phase::Brake
-        | Phase::Start
-        | Phase::Prove
-        | Phase::Commit
-        | Phase::RemoveOld => &[Way::Recreate],
-    }
-}
-
-/// A database on which the agent will die.
-struct Case {
-    phase: Phase,
-    way: Way,
-    scene: Scene,
-    /// Its container when the agent begins.
-    id: String,
-}
-
-/// A database for each phase and way, all with that restart policy; each second one keeps its data in an anonymous
-/// volume, beginning with the first if `anonymous_first`. All of them are up, and hold a row.
-fn every_case(policies: &[&str], anonymous_first: bool) -> Vec<Case> {
-    let all = Phase::ALL.iter().flat_map(|phase| ways(*phase).iter().map(|way| (*phase, *way)));
-    let mut cases: Vec<Case> = all
-        .enumerate()
-        .map(|(number, (phase, way))| {
-            let policy = policies[number % policies.len()];
-            let anonymous = (number % 2 == 0) == anonymous_first;
-            let scene = scene(phase, way, policy, anonymous);
-            Case { phase, way, scene, id: String::new() }
-        })
-        .collect();
-    cases.iter().for_each(|case| case.scene.write_row());
-    let restarts = || cases.iter().filter(|case| case.way == Way::Restart).map(|case| &case.scene);
-    for (scene, mut agent) in restarts().map(|scene| (scene, scene.run.agent().spawn())).collect::<Vec<_>>() {
-        scene.wait_proved(&mut agent);
-        assert!(agent.terminate().success());
-    }
-    restarts().for_each(needs_a_restart);
-    for case in &mut cases {
-        case.id = case.scene.db().id();
-    }
-    cases
-}
-
-fn scene(phase: Phase, way: Way, policy: &str, anonymous: bool) -> Scene {
-    let volume = if anonymous { "an anonymous volume" } else { "a named volume" };
-    let about = format!("{way:?}, {}, restart policy {policy}, {volume}", phase.word());
-    let image = if way == Way::RollBack { "postgres:15-nossl" } else { "postgres:15" };
-    // Refusing plaintext takes a shell in the container, which `needs_a_restart` takes away.
-    let mode = if way == Way::Restart { "prefer" } else { "verify-full" };
-    Scene::begin_in(mode, &about, |start| {
-        let start = start.image(image).options(["--restart", policy]);
-        if anonymous { start.without_volume() } else { start }
-    })
-}
-
-/// The next agent will issue a certificate, since there is a name more, and cannot reload without a shell.
-fn needs_a_restart(scene: &Scene) {
-    scene.db().exec(&["mv", "/bin/sh", "/bin/sh.away"]).unwrap();
-    scene.run.configure(&Config { top: "host-names = [\"later.example\"]".to_owned(), ..Config::default() });
-}
-
-impl Case {
-    /// Until everything is at its end, with an agent that runs.
-    fn wait_end(&self, agent: &mut Agent) {
-        let scene = &self.scene;
-        match self.way {
-            Way::Recreate => scene.wait_proved(agent),
-            Way::Restart => {
-                scene.wait_proved(agent);
-                let client = scene.db().verifying().host("later.example");
-                assert_eq!(client.is_encrypted().as_deref(), Ok("t"), "{}", scene.about);
-                assert_eq!(scene.db().id(), self.id, "{}: a restart makes no new container", scene.about);
-            }
-            Way::RollBack => {
-                agent.wait_log(180, &["not done; mend the cause"]);
-                scene.assert_as_before();
-                assert_eq!(scene.db().client("prefer").is_encrypted().as_deref(), Ok("f"), "{}", scene.about);
-            }
-        }
-    }
-}
-
-/// Starts an agent for each, and each one dies in its phase.
-fn kill_all(cases: &[Case]) {
-    let agents: Vec<_> = cases.iter().map(|case| case.scene.doomed(case.phase)).collect();
-    for (case, agent) in cases.iter().zip(agents) {
-        case.scene.wait_death(agent, case.phase);
-    }
-}
-
-/// Starts an agent for each, and waits until it has brought everything to its end.
-fn recover_all(cases: &[Case]) -> Vec<Agent> {
-    let mut agents: Vec<_> = cases.iter().map(|case| case.scene.run.agent().spawn()).collect();
-    for (case, agent) in cases.iter().zip(&mut agents) {
-        case.wait_end(agent);
-    }
-    agents
-}
+use live::{
+    Agent, CASES_IMAGES, Scene, Sentry, assert_nothing_stays, every_case, kill_all, on_an_engine_of_its_own,
+    profile_is_all, recover_all,
+};
 
 #[test]
 fn killed_in_any_phase_the_agent_brings_everything_to_its_end() {
-    on_an_engine_of_its_own(IMAGES, |engine| {
-        for (policy, anonymous_first) in [("no", false), ("always", true)] {
-            let cases = every_case(&[policy], anonymous_first);
+    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
+        let rounds: &[(&[&str], bool)] = if profile_is_all() {
+            &[(&["no"], false), (&["always"], true), (&["on-failure:3", "no"], true)]
+        } else {
+            &[(&["no", "always"], false)]
+        };
+        for (policies, anonymous_first) in rounds {
+            let cases = every_case(policies, *anonymous_first);
             let (volumes, sentry) = (engine.volumes(), Sentry::begin());
             kill_all(&cases);
             recover_all(&cases);
@@ -141,4 +33,95 @@ fn killed_in_any_phase_the_agent_brings_everything_to_its_end() {
             assert_nothing_stays();
         }
     });
+}
+
+/// What an agent that recovers announces, after one that died, after one that died.
+const AGAIN: &[&[Phase]] = &[
+    &[Phase::Begun, Phase::RollBack],
+    &[Phase::PolicyOff, Phase::RollBack],
+    &[Phase::Stop, Phase::RollBack],
+    &[Phase::Create, Phase::RollBack, Phase::RollBack],
+    &[Phase::Brake, Phase::RollBack],
+    &[Phase::Start, Phase::RollBack],
+    &[Phase::Prove, Phase::Prove, Phase::Commit, Phase::RemoveOld],
+    &[Phase::RemoveOld, Phase::Commit, Phase::RemoveOld],
+];
+
+#[test]
+fn killed_again_and_again_while_it_recovers_it_still_comes_to_its_end() {
+    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
+        let scenes: Vec<_> = AGAIN
+            .iter()
+            .map(|phases| {
+                Scene::begin(&format!("{phases:?}"), |start| start.options(["--restart", "unless-stopped"]))
+            })
+            .collect();
+        scenes.iter().for_each(Scene::write_row);
+        let (volumes, sentry) = (engine.volumes(), Sentry::begin());
+        for round in 0..AGAIN.iter().map(|phases| phases.len()).max().unwrap() {
+            let dying: Vec<_> = (scenes.iter().zip(AGAIN))
+                .filter_map(|(scene, phases)| phases.get(round).map(|phase| (scene, *phase)))
+                .map(|(scene, phase)| (scene, phase, scene.doomed(phase)))
+                .collect();
+            for (scene, phase, agent) in dying {
+                scene.wait_death(agent, phase);
+            }
+        }
+        recover(&scenes);
+        sentry.end().assert_never_two(&volumes);
+        assert_eq!(engine.volumes(), volumes);
+        assert_nothing_stays();
+    });
+}
+
+/// In the middle of a call, too, and not only before it.
+#[test]
+fn killed_at_any_moment_it_still_comes_to_its_end() {
+    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
+        let scenes: Vec<_> = ["no", "always", "unless-stopped", "no", "always", "on-failure"]
+            .iter()
+            .map(|policy| Scene::begin(policy, |start| start.options(["--restart", policy]).without_volume()))
+            .collect();
+        scenes.iter().for_each(Scene::write_row);
+        let (volumes, sentry) = (engine.volumes(), Sentry::begin());
+        let mut hits = 0;
+        for _ in 0..if profile_is_all() { 20 } else { 5 } {
+            let mut doomed: Vec<_> = (scenes.iter().filter(|scene| scene.run.cli(&["status"]).code != 0))
+                .map(|scene| (scene, scene.run.agent().spawn(), None))
+                .collect();
+            let end = Instant::now() + Duration::from_secs(15);
+            while !doomed.is_empty() && Instant::now() < end {
+                std::thread::park_timeout(Duration::from_millis(1));
+                for (scene, _, moment) in &mut doomed {
+                    if moment.is_none() && !scene.journal().is_empty() {
+                        *moment = Some(Instant::now() + any_moment());
+                    }
+                }
+                let has_come =
+                    |moment: &Option<Instant>| moment.is_some_and(|moment| moment <= Instant::now());
+                for (scene, agent, _) in doomed.extract_if(.., |(_, _, moment)| has_come(moment)) {
+                    agent.kill();
+                    hits += scene.journal().len();
+                }
+            }
+        }
+        println!("{hits} redeploys were hit");
+        assert!(hits > 0, "every agent was killed too late");
+        recover(&scenes);
+        sentry.end().assert_never_two(&volumes);
+        assert_eq!(engine.volumes(), volumes);
+        assert_nothing_stays();
+    });
+}
+
+/// Within a redeploy, as long as one takes on a busy machine.
+fn any_moment() -> Duration {
+    Duration::from_millis(RandomState::new().hash_one(0) % 2000)
+}
+
+fn recover(scenes: &[Scene]) {
+    let mut agents: Vec<Agent> = scenes.iter().map(|scene| scene.run.agent().spawn()).collect();
+    for (scene, agent) in scenes.iter().zip(&mut agents) {
+        scene.wait_proved(agent);
+    }
 }

@@ -21,6 +21,7 @@
 )]
 
 mod agent;
+mod cases;
 mod compose;
 mod container;
 mod docker;
@@ -35,6 +36,7 @@ mod waiting;
 
 pub use self::{
     agent::{Agent, Setup},
+    cases::{CASES_IMAGES, Case, Way, every_case, kill_all, recover_all, ways},
     compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::process::ExitStatusExt,
+    time::{Duration, Instant},
 };
 
 use dbssl::host::journal::Phase;
@@ -95,10 +96,22 @@ impl Scene {
         assert!(is_last, "it died in another phase than {}; {why}", phase.word());
     }
 
+    /// Until the agent, which lives, has announced this phase. A phase can be over in a moment, so this looks almost
+    /// without a pause.
+    pub fn wait_phase(&self, phase: Phase) {
+        let end = Instant::now() + Duration::from_secs(120);
+        let announced = |line: &String| line == phase.word() || phase == Phase::Begun;
+        while !self.journal().iter().flatten().any(announced) {
+            assert!(Instant::now() < end, "{}: {} did not come", self.about, phase.word());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// The lines of each operation in the journal.
     pub fn journal(&self) -> Vec<Vec<String>> {
         let files = fs::read_dir(self.run.state().join("journal")).into_iter().flatten().flatten();
-        files.map(|file| lines(&fs::read_to_string(file.path()).expect("the journal"))).collect()
+        // One that is over is gone, perhaps just now.
+        files.filter_map(|file| Some(lines(&fs::read_to_string(file.path()).ok()?))).collect()
     }
 
     /// The container that an unfinished operation made, by its label.
@@ -112,6 +125,7 @@ impl Scene {
 
     /// Until the agent, which runs, has brought everything to its end: TLS proved, and all else as it was.
     pub fn wait_proved(&self, agent: &mut Agent) {
+        agent.wait_log(240, &["dbssl is ready"]);
         wait(&format!("{} ({}) is proved", self.name, self.about), 240, || {
             assert!(agent.is_running(), "{}: the agent ended", self.about);
             let status = self.run.cli(&["status"]);

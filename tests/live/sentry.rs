@@ -47,7 +47,7 @@ impl Seen {
 }
 
 /// A server process: which it is, and the mounts that it sees, the same for all of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Server {
     pid: u32,
     namespace: PathBuf,
@@ -80,8 +80,9 @@ impl Drop for Sentry {
 
 fn watch(stopped: &Receiver<()>) -> Seen {
     let mut seen = Seen::default();
+    let mut known = BTreeMap::new();
     loop {
-        look(&mut seen);
+        look(&mut seen, &mut known);
         match stopped.recv_timeout(BETWEEN_LOOKS) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => return seen,
@@ -89,8 +90,11 @@ fn watch(stopped: &Receiver<()>) -> Seen {
     }
 }
 
-fn look(seen: &mut Seen) {
+/// `known`: the volumes of each container that is there, by one of its servers. They do not change while it runs, and
+/// to ask for them costs more than all else.
+fn look(seen: &mut Seen, known: &mut BTreeMap<Server, BTreeSet<String>>) {
     seen.looks += 1;
+    let before = std::mem::take(known);
     let mut by_volume: BTreeMap<String, Server> = BTreeMap::new();
     let mut namespaces = BTreeSet::new();
     for server in processes().filter_map(server) {
@@ -98,7 +102,9 @@ fn look(seen: &mut Seen) {
         if !namespaces.insert(server.namespace.clone()) {
             continue;
         }
-        for volume in volumes(server.pid) {
+        let volumes = before.get(&server).cloned().unwrap_or_else(|| volumes(server.pid));
+        known.insert(server.clone(), volumes.clone());
+        for volume in volumes {
             seen.volumes.insert(volume.clone());
             let Some(other) = by_volume.insert(volume.clone(), server.clone()) else { continue };
             // That one was seen some time before this one: does it still live?
