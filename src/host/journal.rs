@@ -140,6 +140,7 @@ impl Journal {
             // Nothing has been touched yet: leave nothing behind.
             let _ = fs::remove_file(&path);
         })?;
+        super::crash::point(Phase::Begun.word());
         Ok(journal)
     }
 

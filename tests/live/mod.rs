@@ -15,30 +15,39 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test may fail"
 )]
 
 mod agent;
+mod cases;
 mod compose;
 mod container;
 mod docker;
+mod engine;
 mod events;
 mod image;
 mod openssl;
 mod psql;
 mod run;
+mod scene;
+mod sentry;
 mod waiting;
 
 pub use self::{
     agent::{Agent, Setup},
+    cases::{CASES_IMAGES, Case, Way, every_case, kill_all, recover_all, ways},
     compose::Compose,
     container::{Container, Start},
     docker::{docker, try_docker},
+    engine::{End, Engine, on_an_engine_of_its_own},
     events::{Event, Events},
     image::image,
     openssl::{Pair, leaf, root},
     psql::Client,
     run::{Cli, Config, TestRun, profile_is_all},
+    scene::{Scene, assert_nothing_stays},
+    sentry::{Seen, Sentry},
     waiting::wait,
 };
