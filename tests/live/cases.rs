@@ -56,7 +56,9 @@ pub fn every_case(policies: &[&str], anonymous_first: bool) -> Vec<Case> {
             Case { phase, way, scene, id: String::new() }
         })
         .collect();
-    cases.iter().for_each(|case| case.scene.write_row());
+    for case in &cases {
+        case.scene.write_row();
+    }
     let restarts = || cases.iter().filter(|case| case.way == Way::Restart).map(|case| &case.scene);
     for (scene, mut agent) in restarts().map(|scene| (scene, scene.run.agent().spawn())).collect::<Vec<_>>() {
         scene.wait_proved(&mut agent);

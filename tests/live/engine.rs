@@ -69,12 +69,12 @@ pub fn on_an_engine_of_its_own<F: FnOnce(&Engine)>(images: &[&str], test: F) {
     let folder = tempfile::Builder::new().prefix("dbssl-engine-").tempdir().expect("a folder for the engine");
     let mut command = in_namespaces(folder.path(), name);
     let output = command.env(IMAGES, images.join(" ")).output().expect("unshare (install util-linux)");
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
+    let bytes = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&bytes);
     // Shown like any output of this test: if it fails, or if everything is to be shown.
-    println!("{text}");
+    println!("{said}");
     assert!(output.status.success(), "{name} failed on its own engine ({}), see above", output.status);
-    assert!(text.contains("test result: ok. 1 passed"), "{name} was not found again");
+    assert!(said.contains("test result: ok. 1 passed"), "{name} was not found again");
     folder.close().expect("nothing is mounted or runs in the engine's folder any more");
 }
 
