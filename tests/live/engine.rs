@@ -51,6 +51,9 @@ pub struct Engine {
     daemon: RefCell<Child>,
 }
 
+/// One engine at a time: each of them is a load for the machine.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// Runs `test` on an engine of its own that has these of our images. To be called with a closure by a `#[test]`
 /// function, and by nothing in between: the function is found again by the closure's name.
 pub fn on_an_engine_of_its_own<F: FnOnce(&Engine)>(images: &[&str], test: F) {
@@ -60,7 +63,6 @@ pub fn on_an_engine_of_its_own<F: FnOnce(&Engine)>(images: &[&str], test: F) {
         test(&engine);
         return;
     }
-    static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let images: Vec<_> = images.iter().map(|name| image(name)).collect();
     let name = std::any::type_name::<F>();
@@ -152,6 +154,7 @@ impl Engine {
     }
 
     /// The names of all volumes.
+    #[allow(clippy::unused_self, reason = "the engine of this process, and of no other")]
     pub fn volumes(&self) -> Vec<String> {
         let mut names = lines(&docker(&["volume", "ls", "--quiet"]));
         names.sort();
