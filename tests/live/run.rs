@@ -251,7 +251,11 @@ impl Drop for TestRun {
         if std::thread::panicking() {
             self.explain();
         }
-        remove(&self.label(), self.volumes.take());
+        let left = remove(&self.label(), self.volumes.take());
+        assert!(
+            left.is_empty() || std::thread::panicking(),
+            "this test could not remove what it made: {left:?}"
+        );
     }
 }
 
@@ -277,7 +281,8 @@ fn remove_what_the_dead_left() {
     for run in runs {
         let alive = run.split_once('-').is_some_and(|(pid, _)| Path::new("/proc").join(pid).exists());
         if !alive {
-            remove(&format!("{LABEL}={run}"), BTreeSet::new());
+            // Other tests may be at it as well: whoever comes first.
+            let _ = remove(&format!("{LABEL}={run}"), BTreeSet::new());
         }
     }
 }
@@ -293,8 +298,8 @@ fn refuse_beside_others() {
     );
 }
 
-/// Removes all that carries the label, and these volumes.
-fn remove(label: &str, mut volumes_of_run: BTreeSet<String>) {
+/// Removes all that carries the label, and these volumes; what is left of it.
+fn remove(label: &str, mut volumes_of_run: BTreeSet<String>) -> Vec<String> {
     let filter = format!("label={label}");
     let listed = |list: &[&str]| lines(&docker(&[list, &["--quiet", "--filter", &filter]].concat()));
     let containers = listed(&["ps", "--all", "--no-trunc"]);
@@ -315,8 +320,7 @@ fn remove(label: &str, mut volumes_of_run: BTreeSet<String>) {
     remove(&["volume", "rm", "--force"], volumes_of_run.into_iter().collect());
     remove(&["network", "rm"], listed(&["network", "ls"]));
     remove(&["image", "rm", "--force"], listed(&["images"]));
-    let left = [listed(&["ps", "--all"]), listed(&["volume", "ls"]), listed(&["network", "ls"])].concat();
-    assert!(left.is_empty() || std::thread::panicking(), "this test could not remove what it made: {left:?}");
+    [listed(&["ps", "--all"]), listed(&["volume", "ls"]), listed(&["network", "ls"])].concat()
 }
 
 /// The volumes of a container by name.
