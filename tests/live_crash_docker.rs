@@ -6,15 +6,20 @@ mod live;
 
 use dbssl::host::journal::Phase;
 use live::{
-    CASES_IMAGES, Case, End, Scene, Sentry, assert_nothing_stays, every_case, kill_all,
-    on_an_engine_of_its_own, recover_all, wait,
+    CASES_IMAGES, Case, End, Engine, Scene, Sentry, TestRun, assert_nothing_stays, docker, every_case,
+    kill_all, on_an_engine_of_its_own, recover_all, wait,
 };
 
 /// Policies by which Docker itself starts containers.
-const STARTED_BY_DOCKER: &[&str] = &["always", "unless-stopped"];
+const STARTED_BY_DOCKER: [&str; 2] = ["always", "unless-stopped"];
 
-fn agent_and_engine_die(end: End, anonymous_first: bool, engine: &live::Engine) {
-    let cases = every_case(STARTED_BY_DOCKER, anonymous_first);
+fn agent_and_engine_die(end: End, anonymous_first: bool, engine: &Engine) {
+    let cases = every_case(&STARTED_BY_DOCKER, anonymous_first);
+    let run = TestRun::begin();
+    let bystanders = STARTED_BY_DOCKER.map(|policy| {
+        let start = run.database(policy).options(["--restart", policy]);
+        (policy, start.start_and_wait())
+    });
     let (volumes, sentry) = (engine.volumes(), Sentry::begin());
     kill_all(&cases);
     engine.restart(end);
@@ -24,14 +29,29 @@ fn agent_and_engine_die(end: End, anonymous_first: bool, engine: &live::Engine) 
     assert_eq!(engine.volumes(), volumes);
     assert_nothing_stays();
 
-    // From here on there is no agent, and none is needed.
+    // From here on there is no agent, and none is needed: Docker does with each what it does with a container that
+    // dbssl has never seen. (With `unless-stopped`, Docker 20.10 does not start one again after the daemon was
+    // killed: its successor stops what still runs, and takes that for a user's word.)
+    for (_, bystander) in &bystanders {
+        docker(&["start", &bystander.name]);
+    }
     let ids = ids(&cases);
     engine.restart(end);
-    for case in &cases {
-        wait(&format!("{} is back", case.scene.about), 60, || {
-            case.scene.db().try_client("prefer")?.query("select 1")
-        });
-        case.assert_served();
+    for (policy, bystander) in &bystanders {
+        let of_policy = || cases.iter().filter(|case| case.scene.restart_policy() == *policy);
+        if *policy == "always" || bystander.is_running() {
+            for case in of_policy() {
+                // Asked inside of it: until it runs its address may be another's.
+                wait(&format!("{} is back", case.scene.about), 60, || case.scene.db().sql("select 1"));
+            }
+        } else {
+            assert_eq!(of_policy().filter(|case| case.scene.db().is_running()).count(), 0);
+            for case in of_policy() {
+                docker(&["start", &case.scene.db().name]);
+                case.scene.db().wait_answers();
+            }
+        }
+        of_policy().for_each(Case::assert_served);
     }
     assert_eq!(self::ids(&cases), ids);
     sentry.end().assert_never_two(&volumes);
@@ -42,28 +62,33 @@ fn ids(cases: &[Case]) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "an engine is restarted for every phase, which takes many minutes: scripts/test --all"]
 fn the_agent_and_then_docker_are_killed_in_any_phase() {
     on_an_engine_of_its_own(CASES_IMAGES, |engine| agent_and_engine_die(End::Killed, false, engine));
 }
 
 #[test]
+#[ignore = "an engine is restarted for every phase, which takes many minutes: scripts/test --all"]
 fn the_agent_is_killed_in_any_phase_and_docker_is_restarted() {
     on_an_engine_of_its_own(CASES_IMAGES, |engine| agent_and_engine_die(End::Stopped, true, engine));
 }
 
 #[test]
+#[ignore = "an engine is restarted for every phase, which takes many minutes: scripts/test --all"]
 fn the_machine_loses_its_power_in_any_phase() {
     on_an_engine_of_its_own(CASES_IMAGES, |engine| agent_and_engine_die(End::PowerCut, false, engine));
 }
 
 /// Two agents in each round, so that one of them is somewhere else.
 #[test]
+#[ignore = "an engine is restarted for every phase, which takes many minutes: scripts/test --all"]
 fn docker_dies_in_any_phase_while_the_agent_lives() {
     on_an_engine_of_its_own(CASES_IMAGES, |engine| {
         let phases: Vec<_> = Phase::ALL.iter().filter(|phase| **phase != Phase::RollBack).collect();
         for (number, phase) in phases.iter().enumerate() {
             let end = [End::Killed, End::Stopped][number % 2];
-            let scenes: Vec<_> = STARTED_BY_DOCKER
+            // Who is not in the middle of anything is left to Docker, which does not start `unless-stopped` again.
+            let scenes: Vec<_> = [STARTED_BY_DOCKER[number / 2 % 2], "always"]
                 .iter()
                 .map(|policy| {
                     let about = format!("{end:?} in {}, restart policy {policy}", phase.word());

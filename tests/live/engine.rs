@@ -87,7 +87,7 @@ fn in_namespaces(folder: &Path, test: &str) -> Command {
     // The shell is there to be the first process, which inherits orphans and has to bury them.
     command.args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
     command.arg(std::env::current_exe().expect("the test program"));
-    command.args(["--exact", test, "--nocapture"]);
+    command.args(["--exact", test, "--include-ignored", "--nocapture"]);
     command.env(FOLDER, folder).env(MACHINE, setting("DOCKER_HOST").unwrap_or_default());
     command.env("DOCKER_HOST", host(folder)).stdin(Stdio::null());
     command

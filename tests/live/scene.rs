@@ -73,6 +73,11 @@ impl Scene {
         &self.before.id
     }
 
+    /// The policy's name.
+    pub fn restart_policy(&self) -> &str {
+        self.before.restart_policy["Name"].as_str().unwrap()
+    }
+
     /// Until the database answers and holds one row more.
     pub fn write_row(&self) {
         self.db().wait_answers();
