@@ -37,7 +37,6 @@ fn killed_in_any_phase_the_agent_brings_everything_to_its_end() {
 
 /// What an agent that recovers announces, after one that died, after one that died.
 const AGAIN: &[&[Phase]] = &[
-    &[Phase::Begun, Phase::RollBack],
     &[Phase::PolicyOff, Phase::RollBack],
     &[Phase::Stop, Phase::RollBack],
     &[Phase::Create, Phase::RollBack, Phase::RollBack],
