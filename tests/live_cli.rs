@@ -96,13 +96,13 @@ fn status_plan_and_verify_tell_how_things_stand() {
     assert_eq!(run.cli(&["status"]).code, 1);
 
     // What is not there, not labelled, or no argument.
-    let plain = run.database("plain").start();
+    let unlabelled = run.database("unlabelled").start();
     for arguments in [
         &["verify", "no-such-container"][..],
         &["plan", "no-such-container"],
         &["apply", "no-such-container"],
-        &["verify", &plain.name],
-        &["apply", &plain.name],
+        &["verify", &unlabelled.name],
+        &["apply", &unlabelled.name],
         &["verify"],
         &["apply"],
         &["no-such-verb"],

@@ -110,7 +110,7 @@ fn compose_up_succeeds_while_the_agent_works_and_sees_nothing_to_do_afterwards()
     assert_eq!(run.status(&db)["standing"], "proved");
 
     // And all of it goes with `down`, which leaves nothing of ours.
-    compose.run(&["down"]).unwrap();
+    compose.run(&["down", "--volumes"]).unwrap();
     assert_eq!(run.containers(), Vec::<String>::new());
 }
 

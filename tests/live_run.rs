@@ -102,3 +102,35 @@ fn an_agent_that_comes_later_finds_the_databases_that_are_there() {
     assert_eq!(plain.client("disable").query("select 1").unwrap(), "1");
     assert_eq!(agent.lines(&[&plain.name]), Vec::<String>::new(), "what is not labelled is not worth a word");
 }
+
+/// The agent looks at a database whenever something happens to it, so also while it goes down. Whatever it sees then,
+/// it must not take it for a fault that a restart would mend.
+#[test]
+fn who_stops_and_starts_a_database_is_its_user_alone() {
+    const TIMES: usize = 8;
+    let run = TestRun::begin();
+    let events = run.events();
+    let mut agent = run.agent().start();
+    let db = run.database("db").enabled().start();
+    agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
+    let served = run.status(&db)["fingerprint"].clone();
+    for time in 0..TIMES {
+        // As soon as it answers, so that the agent is still looking at the start before.
+        docker(&["restart", &db.name]);
+        live::wait("it answers", 60, || db.client("require").query("select 1"));
+        if time % 3 == 2 {
+            db.wait_enforced();
+        }
+    }
+    docker(&["stop", &db.name]);
+    let barrier = run.database("barrier").enabled().start();
+    agent.wait_log(180, &[&barrier.name, "plaintext is refused: proved"]);
+    assert!(!db.is_running(), "it stays stopped");
+    // By `docker run`, as the successor, and each time by the user.
+    events
+        .wait("starts of the database", 2 + TIMES, |event| event.action == "start" && event.name == db.name);
+    docker(&["start", &db.name]);
+    db.wait_enforced();
+    assert_eq!(run.status(&db)["fingerprint"], served, "there was no reason for another certificate");
+    assert_eq!(agent.lines(&["WARN"]), Vec::<String>::new());
+}

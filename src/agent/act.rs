@@ -25,7 +25,7 @@ use crate::{
         docker::DockerError,
         files::FileContent,
     },
-    model::{Redeploy, Secret},
+    model::{Redeploy, Secret, inspect::Inspect},
     pki::{Certificate, Leaf, LeafRequest, PkiError},
 };
 
@@ -206,6 +206,9 @@ async fn serve(
     if allowed != Redeploy::Auto {
         return Err(ActError::RestartForbidden { why });
     }
+    if !still_runs(world, &subject.inspect).await? {
+        return Err(ActError::Abandoned("it was going down while it was reloaded".to_owned()));
+    }
     if let Some(command) = foreign_exec(world, &subject.inspect).await? {
         return Err(ActError::Busy(command));
     }
@@ -215,4 +218,21 @@ async fn serve(
     prove::until_proved(world, id, clock::now(), &expectation, limit).await.map_err(ActError::Restarted)?;
     info!(%reason, "restarted: proved");
     Ok(())
+}
+
+/// Whether it still runs, and goes on to: a restart would start again what its user is stopping at this moment. Docker
+/// learns last that a process has ended.
+async fn still_runs(world: &World, seen: &Inspect) -> Result<bool, DockerError> {
+    const LOOKS: u32 = 5;
+    let started_at = |inspect: &Inspect| inspect.raw()["State"]["StartedAt"].clone();
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let now = world.docker.inspect(seen.id().as_str()).await?;
+        if !now.is_some_and(|now| now.running() && started_at(&now) == started_at(seen)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -32,8 +32,9 @@ pub struct Memory {
     ready: Option<(ContainerId, Instant)>,
     /// The last thing that was said of it, so that it is said once.
     said: Option<String>,
-    /// The last trouble that was seen, and is said if it lasts.
+    /// The last trouble that was seen, and is said if it lasts; for as long as the container runs without a restart.
     doubt: Option<String>,
+    running_since: Option<OffsetDateTime>,
     /// Failures in a row.
     failures: u32,
     /// Looks in a row that found it starting, and since when.
@@ -92,6 +93,9 @@ async fn rounds(
 ) -> Result<Option<Duration>, DockerError> {
     for _ in 0..ROUNDS {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
+        if memory.running_since != inspect.started_at() {
+            (memory.running_since, memory.doubt) = (inspect.started_at(), None);
+        }
         let id = inspect.id().clone();
         if world.is_in_hand(&id) || name.as_str().ends_with(PARKED) {
             // An operation has it under another name.
