@@ -177,9 +177,10 @@ async fn verify(
     let verified = probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout).await;
     match verified {
         Ok(_) => Ok(Ok(())),
-        Err(error @ (probe::Unproved::Rejected(_) | probe::Unproved::BadName(_) | probe::Unproved::BadRoot(_))) => {
-            Ok(Err(error.to_string()))
-        }
+        Err(
+            error
+            @ (probe::Unproved::Rejected(_) | probe::Unproved::BadName(_) | probe::Unproved::BadRoot(_)),
+        ) => Ok(Err(error.to_string())),
         // The handshake before this one went well: the server is going down, or is overloaded.
         Err(error) => Err(error.to_string()),
     }
