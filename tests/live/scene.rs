@@ -1,10 +1,11 @@
 //! One database with an agent of its own, from before it is wired until everything is as it should be again.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ pub struct Scene {
     pub run: TestRun,
     /// What it is about, for whoever reads why it failed.
     pub about: String,
-    name: String,
+    name: RefCell<String>,
     before: Before,
     mode: &'static str,
     rows: Cell<u32>,
@@ -55,17 +56,27 @@ impl Scene {
     /// A container that was started in another way.
     pub fn around(run: TestRun, mode: &'static str, about: &str, name: String) -> Self {
         let before = Before::of(&run.container(&name));
-        Self { about: about.to_owned(), name, before, mode, rows: Cell::new(0), run }
+        Self { about: about.to_owned(), name: RefCell::new(name), before, mode, rows: Cell::new(0), run }
     }
 
     /// The container of that name, whichever that is now.
     pub fn db(&self) -> Container<'_> {
-        self.run.container(&self.name)
+        self.run.container(&self.name.borrow())
+    }
+
+    /// It has another name from now on.
+    pub fn is_called(&self, name: &str) {
+        name.clone_into(&mut self.name.borrow_mut());
+    }
+
+    /// What its user typed, once more.
+    pub fn again(&self) -> Start<'_> {
+        self.run.database("db").mode(self.mode).options(["--restart", self.restart_policy()])
     }
 
     /// What it is called while its successor is tried.
     pub fn parked(&self) -> Container<'_> {
-        self.run.container(&format!("{}.dbssl-parked", self.name))
+        self.run.container(&format!("{}.dbssl-parked", self.name.borrow()))
     }
 
     /// The id of the container that its user started.
@@ -114,9 +125,14 @@ impl Scene {
 
     /// The lines of each operation in the journal.
     pub fn journal(&self) -> Vec<Vec<String>> {
-        let files = fs::read_dir(self.run.state().join("journal")).into_iter().flatten().flatten();
         // One that is over is gone, perhaps just now.
-        files.filter_map(|file| Some(lines(&fs::read_to_string(file.path()).ok()?))).collect()
+        let texts = self.journal_files().into_iter().filter_map(|path| fs::read_to_string(path).ok());
+        texts.map(|text| lines(&text)).collect()
+    }
+
+    pub fn journal_files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.run.state().join("journal")).into_iter().flatten().flatten();
+        files.map(|file| file.path()).collect()
     }
 
     /// The container that an unfinished operation made, by its label.
@@ -131,7 +147,7 @@ impl Scene {
     /// Until the agent, which runs, has brought everything to its end: TLS proved, and all else as it was.
     pub fn wait_proved(&self, agent: &mut Agent) {
         agent.wait_log(240, &["dbssl is ready"]);
-        wait(&format!("{} ({}) is proved", self.name, self.about), 240, || {
+        wait(&format!("{} ({}) is proved", self.db().name, self.about), 240, || {
             assert!(agent.is_running(), "{}: the agent ended", self.about);
             let status = self.run.cli(&["status"]);
             if status.code == 0 && self.journal().is_empty() {
@@ -174,7 +190,7 @@ impl Scene {
     /// The same data, mounts, labels and restart policy; one container, and nothing that only dbssl needs.
     pub fn assert_whole(&self) {
         let (db, about) = (self.db(), &self.about);
-        assert_eq!(self.run.containers(), [self.name.as_str()], "{about}: there is just this one");
+        assert_eq!(self.run.containers(), [db.name.as_str()], "{about}: there is just this one");
         let now = Before::of(&db);
         assert!(db.is_running(), "{about}: it runs");
         assert_eq!(now.restart_policy, self.before.restart_policy, "{about}: restart policy");
