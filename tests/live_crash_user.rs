@@ -1,6 +1,11 @@
 //! The agent dies in the middle of a redeploy, and before it is back somebody else does something: the user, Compose,
 //! a second agent. What the user wants counts, and nothing is lost.
 #![cfg(feature = "live")]
+#![allow(
+    clippy::print_stdout,
+    clippy::elidable_lifetime_names,
+    reason = "shown if it fails; named for readers"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod live;
@@ -48,6 +53,7 @@ const MEDDLING: &[Meddling] = &[
 ];
 
 #[test]
+#[ignore = "new and long, to be seen green ten times before it stands in everybody's way: scripts/test --all"]
 fn what_a_user_does_while_the_agent_is_dead_counts_and_loses_nothing() {
     on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let scenes: Vec<_> = MEDDLING
@@ -241,6 +247,7 @@ const COMMANDS: &[&[&str]] =
     &[&["up", "--detach"], &["restart"], &["start"], &["up", "--detach", "--force-recreate"], &["stop"]];
 
 #[test]
+#[ignore = "new and long, to be seen green ten times before it stands in everybody's way: scripts/test --all"]
 fn whatever_compose_does_while_the_agent_is_dead_there_is_one_database_in_the_end() {
     on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let recreate: Vec<_> =
@@ -289,6 +296,7 @@ fn whatever_compose_does_while_the_agent_is_dead_there_is_one_database_in_the_en
 
 /// Half a line in a journal, half a record, a rehearsal: what a machine without power leaves.
 #[test]
+#[ignore = "new and long, to be seen green ten times before it stands in everybody's way: scripts/test --all"]
 fn what_was_left_half_done_is_cleared_up() {
     on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let torn =
@@ -336,6 +344,7 @@ fn left_in_rehearsal(scene: &Scene) -> String {
 
 /// With the same folders, as by a service that was started twice; and `dbssl apply`, while an agent is dead.
 #[test]
+#[ignore = "new and long, to be seen green ten times before it stands in everybody's way: scripts/test --all"]
 fn one_agent_at_a_time_and_apply_ends_what_a_dead_one_began() {
     on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let scenes = [Phase::Start, Phase::Prove, Phase::RemoveOld]
