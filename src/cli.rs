@@ -1,39 +1,54 @@
 //! The verbs. Each is a function from arguments to an exit code; what they print is for people, or JSON.
 
+mod ca;
+mod client_cert;
+mod clients;
+mod export;
 mod report;
+mod url;
 
 use std::{
     ffi::OsString,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::report::Report;
+use self::{clients::Client, report::Report};
 use crate::{
     agent::{
-        observe::{Look, observe},
+        candidate,
+        observe::{Look, detect, observe},
         reconcile::{Memory, reconcile},
         run::run,
         settle,
         world::World,
     },
     config::{self, Format, LoadError, Settings},
+    decide::{
+        labels::{self, Reading},
+        matching,
+    },
     host::{
-        castore::CaStore,
+        castore::{CaStore, Rules},
         clock,
         docker::Docker,
+        journal::{self, PARKED},
         lock::{Lock, LockError},
         requests,
         systemd::{self, Notifier},
     },
     logging,
-    model::{ContainerName, inspect::Inspect},
+    model::{
+        ContainerName, Desired, Engine, Roots,
+        inspect::{Inspect, State},
+    },
+    shown,
 };
 
 /// Where the config is unless `--config` says otherwise; may be absent there.
@@ -41,6 +56,8 @@ const CONFIG: &str = "/etc/dbssl/dbssl.toml";
 
 /// How often `apply` looks whether the agent is done.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// A pause of that length says that something is only starting.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Gives labelled database containers TLS that their clients can verify.
 #[derive(Debug, Parser)]
@@ -81,7 +98,7 @@ enum LogFormat {
 enum Verb {
     /// Run the agent until it is told to stop
     Run,
-    /// Show every labelled container and what it serves
+    /// Show every container that is labelled or matched in the config, and what it serves
     #[command(after_help = "Exit codes: 0 every one is proved; 1 some are not; 2 it cannot be told.")]
     Status {
         /// As JSON
@@ -101,6 +118,29 @@ enum Verb {
     Verify { name: ContainerName },
     /// Do now what is pending for a container, also with dbssl.redeploy=manual
     Apply { name: ContainerName },
+    /// Print what a client connects with: a URL, a DSN or a command, for its place and its driver
+    #[command(
+        after_help = "The string is on standard output, what else is to be known on standard error.\nExit codes: 0 it is printed; 2 there is no such way or no such driver, or it cannot be told."
+    )]
+    Url(url::Arguments),
+    /// Issue a certificate for a client of a database, to show who it is
+    #[command(
+        name = "client-cert",
+        after_help = "Needs to read the CA's key, so to run as root; the files belong to whoever runs it.\nExit codes: 0 it is issued; 2 it is not."
+    )]
+    ClientCert(client_cert::Arguments),
+    /// Print the Compose file that gives a container its wiring, so that it need not be recreated
+    #[command(
+        long_about = "Print the Compose file that gives a container its wiring, so that it need not be recreated.\n\n\
+                      Put it over your own: dbssl export NAME > compose.tls.yaml, then \
+                      docker compose -f compose.yaml -f compose.tls.yaml up -d. The certificate is issued if there is \
+                      none yet; the container may be one that has never been started (docker compose create).",
+        after_help = "Exit codes: 0 it is complete; 1 something has to be done by hand; 2 it cannot be told."
+    )]
+    Export { name: ContainerName },
+    /// Show, save, replace or restore the CA
+    #[command(subcommand)]
+    Ca(ca::Verb),
     /// Check the config file
     CheckConfig,
 }
@@ -126,7 +166,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>, environment: &Environment
     match execute(arguments, environment) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "dbssl: {error:#}");
+            let _ = writeln!(io::stderr(), "dbssl: {}", shown::for_a_terminal(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }
@@ -139,6 +179,9 @@ fn execute(arguments: Arguments, environment: &Environment) -> anyhow::Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     logging::init(&settings.log, &environment.logging)?;
+    if let Verb::Ca(verb) = arguments.verb {
+        return ca::ca(&settings, &host_name(), verb);
+    }
     let socket = socket(&settings, environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -148,7 +191,10 @@ fn execute(arguments: Arguments, environment: &Environment) -> anyhow::Result<Ex
             Verb::Plan { json, name } => plan(settings, &socket, json, name).await,
             Verb::Verify { name } => verify(settings, &socket, &name).await,
             Verb::Apply { name } => apply(settings, &socket, &name).await,
-            Verb::CheckConfig => Ok(ExitCode::SUCCESS),
+            Verb::Url(arguments) => url::url(&settings, &socket, &arguments).await,
+            Verb::ClientCert(arguments) => client_cert::client_cert(settings, &socket, &arguments).await,
+            Verb::Export { name } => export::export(settings, &socket, &name).await,
+            Verb::Ca(_) | Verb::CheckConfig => Ok(ExitCode::SUCCESS),
         }
     })
 }
@@ -204,14 +250,20 @@ async fn daemon(settings: Settings, socket: &Path, environment: &Environment) ->
 
 async fn status(settings: Settings, socket: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
-    let mut reports = Vec::new();
-    for inspect in labelled(&world).await? {
-        if let Some(report) = report::of(&world, inspect).await? {
-            reports.push(report);
-        }
+    let reports = reports(&world, candidates(&world).await?).await?;
+    let clients = clients::all(&world).await?;
+    let text = if json {
+        report::json(&reports, &clients)?
+    } else {
+        report::table(&reports) + &clients::table(&clients)
+    };
+    print_as(json, &text)?;
+    // Beside the tables; dbssl ca show --json has them too.
+    for notice in world.authority().notices.iter().filter(|notice| notice.is_warning()) {
+        writeln!(io::stderr(), "CA: {}", shown::in_one_line(&notice.to_string()))?;
     }
-    print(&if json { report::json(&reports)? } else { report::table(&reports) })?;
-    Ok(if reports.iter().all(Report::is_proved) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    let all_well = reports.iter().all(Report::is_proved) && clients.iter().all(Client::is_well);
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 async fn plan(
@@ -222,23 +274,21 @@ async fn plan(
 ) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
     let inspects = match name {
-        Some(name) => vec![named(&world, &name).await?],
-        None => labelled(&world).await?,
+        Some(name) => vec![named(&world.docker, &world.roots, &name).await?],
+        None => candidates(&world).await?,
     };
-    let mut reports = Vec::new();
-    for inspect in inspects {
-        reports.extend(report::of(&world, inspect).await?);
-    }
-    print(&if json { report::json(&reports)? } else { report::plans(&reports) })?;
+    let reports = reports(&world, inspects).await?;
+    print_as(json, &if json { report::json(&reports, &[])? } else { report::plans(&reports) })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn verify(settings: Settings, socket: &Path, name: &ContainerName) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
-    let inspect = named(&world, name).await?;
+    let inspect = named(&world.docker, &world.roots, name).await?;
     let report = report::of(&world, inspect).await?;
-    let report =
-        report.ok_or_else(|| anyhow!("container {name} is not labelled: set dbssl.enable=true on it"))?;
+    let report = report.ok_or_else(|| {
+        anyhow!("container {name} is not labelled: set dbssl.enable=true on it, or match it in the config")
+    })?;
     print(&report::detail(&report))?;
     Ok(if report.is_proved() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -246,8 +296,12 @@ async fn verify(settings: Settings, socket: &Path, name: &ContainerName) -> anyh
 /// Through the running agent if there is one, else here and now.
 async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyhow::Result<ExitCode> {
     let world = world(settings, socket).await?;
-    let inspect = named(&world, name).await?;
-    if !matches!(observe(&world, inspect).await?, Look::Ours(_)) {
+    // What an agent that died left half done may have no name, and is brought to its end first.
+    let left_half_done = journal::is_under_way(&world.roots.journal(), name);
+    let observed = async {
+        observe(&world, named(&world.docker, &world.roots, name).await?).await.map_err(anyhow::Error::from)
+    };
+    if !left_half_done && !matches!(observed.await?, Look::Ours(_)) {
         bail!("container {name} is not a database that dbssl can work on: see dbssl plan {name}");
     }
     let mut asked = false;
@@ -259,7 +313,16 @@ async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyho
                     [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
                 requests::done(&world.roots, name);
                 settle::recover(&world).await;
-                reconcile(&world, name, Memory::default(), true).await;
+                let end = Instant::now() + world.settings.docker.ready_timeout;
+                let (mut memory, mut again) = reconcile(&world, name, Memory::default(), true).await;
+                // What the recovery has just started may not be ready yet.
+                while let Some(pause) = again.filter(|pause| *pause <= SOON)
+                    && left_half_done
+                    && Instant::now() < end
+                {
+                    tokio::time::sleep(pause).await;
+                    (memory, again) = reconcile(&world, name, memory, true).await;
+                }
                 break;
             }
             Err(LockError::Held(_)) if !asked => {
@@ -271,15 +334,17 @@ async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyho
             Err(error) => return Err(error.into()),
         }
     }
-    let report = report::of(&world, named(&world, name).await?).await?;
-    let report = report.ok_or_else(|| anyhow!("container {name} is not labelled any more"))?;
+    let report = report::of(&world, named(&world.docker, &world.roots, name).await?).await?;
+    let report = report
+        .ok_or_else(|| anyhow!("container {name} is neither labelled nor matched in the config any more"))?;
     print(&report::detail(&report))?;
     Ok(if report.is_proved() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The world as it is; nothing is made, not even a CA.
 async fn world(settings: Settings, socket: &Path) -> anyhow::Result<World> {
-    let authority = CaStore::current(&settings.roots, clock::now())?.ok_or_else(|| {
+    let overlap = Rules::new(&settings.certificates, "").overlap;
+    let authority = CaStore::current(&settings.roots, overlap, clock::now())?.ok_or_else(|| {
         anyhow!(
             "no CA in {} yet: start the agent (dbssl run) first, or name its folders with --state-dir and --data-dir",
             settings.roots.ca_store().display()
@@ -290,9 +355,10 @@ async fn world(settings: Settings, socket: &Path) -> anyhow::Result<World> {
     Ok(World::new(docker, engine, settings, authority))
 }
 
-async fn labelled(world: &World) -> anyhow::Result<Vec<Inspect>> {
+/// All that may be ours, by name.
+async fn candidates(world: &World) -> anyhow::Result<Vec<Inspect>> {
     let mut listed = world.docker.list(&world.settings.docker.only).await?;
-    listed.retain(|listed| listed.labels.keys().any(|label| label.starts_with("dbssl.")));
+    listed.retain(|listed| candidate::listed(world, listed));
     listed.sort_by(|left, right| left.name.cmp(&right.name));
     let mut found = Vec::new();
     for listed in listed {
@@ -301,12 +367,80 @@ async fn labelled(world: &World) -> anyhow::Result<Vec<Inspect>> {
     Ok(found)
 }
 
-async fn named(world: &World, name: &ContainerName) -> anyhow::Result<Inspect> {
-    let found = world.docker.inspect(name.as_str()).await?;
-    found.ok_or_else(|| anyhow!("there is no container {name}; docker ps --all lists them"))
+/// One for each of them that is ours. One that is parked by a redeploy is shown by the name that it, or its successor,
+/// will have; one that goes away while it is looked at is not shown.
+async fn reports(world: &World, inspects: Vec<Inspect>) -> anyhow::Result<Vec<Report>> {
+    let names: Vec<_> = inspects.iter().map(|inspect| inspect.name().clone()).collect();
+    let mut reports = Vec::new();
+    for inspect in inspects {
+        let id = inspect.id().clone();
+        let parked = inspect.name().as_str().strip_suffix(PARKED).and_then(|name| name.parse().ok());
+        if let Some(name) = parked.filter(|name| journal::is_under_way(&world.roots.journal(), name)) {
+            reports.extend((!names.contains(&name)).then(|| report::under_way(&name)));
+            continue;
+        }
+        match report::of(world, inspect).await {
+            Ok(report) => reports.extend(report),
+            Err(error) => {
+                let now = world.docker.inspect(id.as_str()).await?;
+                if now.is_some_and(|now| !matches!(now.state(), State::Dead | State::Other)) {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    Ok(reports)
 }
 
+async fn named(docker: &Docker, roots: &Roots, name: &ContainerName) -> anyhow::Result<Inspect> {
+    let found = docker.inspect(name.as_str()).await?;
+    found.ok_or_else(|| {
+        if journal::is_under_way(&roots.journal(), name) {
+            anyhow!(
+                "a redeploy of {name} is under way, and no container has its name at this moment: ask again"
+            )
+        } else {
+            anyhow!("there is no container {name}; docker ps --all lists them")
+        }
+    })
+}
+
+/// What is asked for a container that is ours, and which database it is.
+async fn database(
+    docker: &Docker,
+    settings: &Settings,
+    inspect: &Inspect,
+) -> anyhow::Result<(Desired, Engine)> {
+    let name = inspect.name();
+    let desired = match matching::read(&settings.matches, inspect) {
+        Reading::Enabled(desired) => desired,
+        Reading::NotOurs | Reading::Disabled => {
+            bail!("container {name} is not labelled: set dbssl.enable=true on it, or match it in the config")
+        }
+        Reading::Wrong(problems) => {
+            bail!("container {name} is mislabelled: {}", labels::in_one_line(&problems))
+        }
+    };
+    let image = docker.image(inspect.image_id()).await?;
+    let engine = desired
+        .engine
+        .or_else(|| detect(inspect, image.as_ref()))
+        .ok_or_else(|| anyhow!("cannot tell which database {name} is: set the label dbssl.engine on it"))?;
+    Ok((desired, engine))
+}
+
+/// For people. What others wrote (the names of a container's files, its server's answers) is part of it.
 fn print(text: &str) -> io::Result<()> {
+    print_exactly(&shown::for_a_terminal(text))
+}
+
+/// For a program if it is JSON, else for people.
+fn print_as(json: bool, text: &str) -> io::Result<()> {
+    if json { print_exactly(text) } else { print(text) }
+}
+
+/// For a program: JSON, a Compose file.
+fn print_exactly(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 

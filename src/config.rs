@@ -3,6 +3,10 @@
 //! Every key is optional. An unknown key is an error, since a typo would otherwise be a default that
 //! nobody asked for. All problems of a file are told at once, each with its line.
 
+mod matches;
+
+pub use matches::{ImagePattern, LabelPattern, Match, image_parts};
+
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -15,7 +19,7 @@ use std::{
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    model::{KeyType, Roots, Sans},
+    model::{KeyType, Roots, Sans, word::normalised},
     san,
     shown::Shown,
 };
@@ -29,6 +33,8 @@ pub struct Settings {
     pub certificates: Certificates,
     pub docker: Docker,
     pub log: Log,
+    /// Settings of containers without labels. The first entry that matches a container counts.
+    pub matches: Vec<Match>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,10 @@ pub struct Certificates {
     /// How long a database's certificate is valid; always shorter than `ca_lifetime`.
     pub leaf_lifetime: Duration,
     pub ca_lifetime: Duration,
+    /// How long before its end a CA of ours is replaced.
+    pub ca_renew_before: Duration,
+    /// How long clients that know only a former CA are served.
+    pub ca_overlap: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,13 +101,20 @@ impl Default for Settings {
             certificates: Certificates::default(),
             docker: Docker::default(),
             log: Log::default(),
+            matches: Vec::new(),
         }
     }
 }
 
 impl Default for Certificates {
     fn default() -> Self {
-        Self { key_type: KeyType::default(), leaf_lifetime: days(90), ca_lifetime: days(3650) }
+        Self {
+            key_type: KeyType::default(),
+            leaf_lifetime: days(90),
+            ca_lifetime: days(3650),
+            ca_renew_before: days(365),
+            ca_overlap: days(7),
+        }
     }
 }
 
@@ -252,7 +269,8 @@ fn read(reader: &mut Reader<'_>) -> Settings {
     };
     let host_names = reader.take("", "host-names", default.host_names, names);
 
-    let Certificates { key_type, leaf_lifetime, ca_lifetime } = default.certificates;
+    let Certificates { key_type, leaf_lifetime, ca_lifetime, ca_renew_before, ca_overlap } =
+        default.certificates;
     let certificates = Certificates {
         key_type: reader.take("certificates", "key-type", key_type, read_key_type),
         leaf_lifetime: reader.take("certificates", "leaf-lifetime", leaf_lifetime, |value| {
@@ -262,6 +280,11 @@ fn read(reader: &mut Reader<'_>) -> Settings {
         // X.509 can say no more than the year 9999.
         ca_lifetime: reader
             .take("certificates", "ca-lifetime", ca_lifetime, |value| duration(value, MINUTE..=days(36_500))),
+        ca_renew_before: reader.take("certificates", "ca-renew-before", ca_renew_before, |value| {
+            duration(value, SECOND..=days(3650))
+        }),
+        ca_overlap: reader
+            .take("certificates", "ca-overlap", ca_overlap, |value| duration(value, SECOND..=days(365))),
     };
     if certificates.leaf_lifetime >= certificates.ca_lifetime {
         let key = ["leaf-lifetime", "ca-lifetime"]
@@ -294,7 +317,8 @@ fn read(reader: &mut Reader<'_>) -> Settings {
         level: reader.take("log", "level", default.log.level, |value| word(value, &Level::ALL)),
         format: reader.take("log", "format", default.log.format, |value| word(value, &Format::ALL)),
     };
-    Settings { roots, host_names, certificates, docker, log }
+    let matches = matches::read(reader);
+    Settings { roots, host_names, certificates, docker, log, matches }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -356,28 +380,44 @@ impl<'t> Reader<'t> {
     }
 
     fn problem_at(&mut self, table: &'static str, key: &'static str, what: &str) {
-        let line = line_at(self.text, self.seen.get(&(table, key)).copied().unwrap_or(0));
-        self.problems.push(Problem { line, what: format!("{}: {what}", full(table, key)) });
+        let at = self.seen.get(&(table, key)).copied().unwrap_or(0);
+        self.problem(at, format!("{}: {what}", full(table, key)));
+    }
+
+    fn problem(&mut self, at: usize, what: String) {
+        self.problems.push(Problem { line: line_at(self.text, at), what });
     }
 
     fn finish(mut self, settings: Settings) -> Result<Settings, Vec<Problem>> {
-        for ((table, key), (at, value)) in &self.left {
-            let nearest = self.nearest(table, key, matches!(value, DeValue::Table(_)));
-            let name = full(table, key);
-            let what = format!("unknown key {}: did you mean {nearest}?", Shown(&name));
-            self.problems.push(Problem { line: line_at(self.text, *at), what });
+        for ((table, key), (at, value)) in std::mem::take(&mut self.left) {
+            self.problem(at, self.unknown(&table, &key, &value));
         }
         self.problems.sort();
         if self.problems.is_empty() { Ok(settings) } else { Err(self.problems) }
     }
 
+    fn unknown(&self, table: &str, key: &str, value: &DeValue<'_>) -> String {
+        let is_table = match value {
+            DeValue::Table(_) => true,
+            DeValue::Array(list) => list.iter().any(|one| one.get_ref().is_table()),
+            _ => false,
+        };
+        format!(
+            "unknown key {}: did you mean {}?",
+            Shown(&full(table, key)),
+            self.nearest(table, key, is_table)
+        )
+    }
+
     /// The known key that is most like this one, the one in the same table if several are.
     fn nearest(&self, table: &str, key: &str, is_table: bool) -> String {
-        // Comparing costs the product of both lengths.
-        let key: String = key.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
+        let key = normalised(key);
         if is_table && table.is_empty() {
-            let near = Self::TABLES.into_iter().min_by_key(|known| strsim::osa_distance(known, &key));
-            return near.map(|near| format!("[{near}]")).unwrap_or_default();
+            let tables = Self::TABLES.map(|name| (name, format!("[{name}]")));
+            let list = (matches::TABLE, format!("[[{}]]", matches::TABLE));
+            let near = tables.into_iter().chain([list]);
+            let near = near.min_by_key(|(name, _)| strsim::osa_distance(name, &key));
+            return near.map(|(_, written)| written).unwrap_or_default();
         }
         let distance = |&&(known_table, known): &&Key| {
             let elsewhere = known_table != table;

@@ -3,23 +3,64 @@
 //!
 //! Nothing here opens a file or a socket: values in, values out. Where to start reading: [`Spec`], then [`postgres`].
 
+pub mod client_cert;
 mod command;
 pub mod detect;
+pub mod healthcheck;
 pub mod mariadb;
 pub mod mongodb;
 pub mod mysql;
+#[cfg(test)]
+mod orders;
 pub mod pg_hba;
 pub mod postgres;
 pub mod redis;
+pub mod script;
+#[cfg(test)]
+mod shells;
+pub mod url;
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::model::{Engine, Mode};
+use crate::model::{ClientAuth, Engine, Mode};
 
+pub use command::shell_word;
 pub use detect::detect;
+pub use healthcheck::Check;
+pub use script::ExecScript;
 
 /// A container's environment, or an image's.
 pub type Env = BTreeMap<String, String>;
+
+/// What a server is to insist on towards its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    pub mode: Mode,
+    pub client_auth: ClientAuth,
+}
+
+impl Demand {
+    /// Every combination.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Mode::ALL.into_iter().flat_map(|mode| ClientAuth::ALL.map(|client_auth| Self { mode, client_auth }))
+    }
+
+    pub fn requires_certificates(self) -> bool {
+        self.client_auth == ClientAuth::Required
+    }
+
+    /// Whether some client is let in under the one and not under the other.
+    pub fn differs_from(self, other: Self) -> bool {
+        self.mode.enforces() != other.mode.enforces()
+            || self.requires_certificates() != other.requires_certificates()
+    }
+}
+
+impl From<Mode> for Demand {
+    fn from(mode: Mode) -> Self {
+        Self { mode, client_auth: ClientAuth::None }
+    }
+}
 
 /// All that dbssl knows of one engine.
 ///
@@ -28,20 +69,38 @@ pub type Env = BTreeMap<String, String>;
 pub trait Spec: Sync {
     fn engine(&self) -> Engine;
 
-    /// Whether this version of dbssl gives this engine TLS. What is known of the others is already here.
-    fn supported(&self) -> bool;
-
     /// Where the certificate directory is mounted in the container.
-    fn certificate_directory(&self) -> &'static str;
+    fn certificate_directory(&self, command: &[String]) -> &'static str;
 
-    /// The files in the certificate directory.
-    fn files(&self) -> &'static [File];
+    /// The files in the certificate directory of a server that asks its clients for this.
+    fn files(&self, client_auth: ClientAuth) -> &'static [File];
 
     /// The flags that are appended to the server's command.
-    fn flags(&self, mode: Mode) -> Vec<String>;
+    fn flags(&self, command: &[String], demand: Demand) -> Vec<String>;
 
     /// What the command already says about TLS.
-    fn wired(&self, command: &[String], mode: Mode) -> Wired;
+    fn wired(&self, command: &[String], demand: Demand) -> Wired;
+
+    /// Whether the flags are there, for whichever demand.
+    fn is_wired(&self, command: &[String]) -> bool {
+        Demand::all().any(|demand| self.wired(command, demand) == Wired::Ours)
+    }
+
+    /// `Config.Cmd` with the flags for this demand. Those that dbssl appended for another one are taken out.
+    fn wire(&self, launch: Launch<'_>, demand: Demand) -> Vec<String> {
+        let whole = launch.words();
+        let mut command = command::without_tails(launch.command, |demand| self.flags(&whole, demand));
+        command.extend(self.flags(&whole, demand));
+        command
+    }
+
+    /// How a server of this kind is made to turn away clients that have no certificate.
+    fn certificates(&self) -> Certificates;
+
+    /// Whether no handshake comes about without a client's certificate under this command.
+    fn demands_certificates(&self, _command: &[String]) -> bool {
+        false
+    }
 
     /// Whether [`Spec::flags`] can be appended to what the container runs, so that they reach the server.
     fn command_shape(&self, image: Launch<'_>, container: Launch<'_>) -> Shape {
@@ -68,6 +127,36 @@ pub trait Spec: Sync {
     /// Paths in the container's own layer that come and go with the process: changes at or below them lose nothing.
     /// Directories above a mount also show up as changed; those are the caller's to ignore.
     fn volatile_paths(&self) -> &'static [&'static str];
+
+    /// Whether the server makes certificates for itself, and a leaf of this subject and issuer (RFC 4514) is one.
+    fn makes_itself(&self, _subject: &str, _issuer: &str) -> bool {
+        false
+    }
+
+    /// What becomes of the health check `test` (`Config.Healthcheck.Test`) under this demand.
+    fn healthcheck(&self, _test: &[String], _command: &[String], _env: &Env, _demand: Demand) -> Check {
+        Check::Works
+    }
+
+    /// Whether the health check may be one that was adapted: these name a file of the certificate directory.
+    fn is_adapted(&self, test: &[String], command: &[String]) -> bool {
+        let files = format!("{}/", self.certificate_directory(command));
+        test.iter().any(|word| word.contains(&files))
+    }
+
+    /// The option, if one does, that makes the server one of several which speak to each other: they must turn to TLS
+    /// together.
+    fn one_of_several(&self, _command: &[String]) -> Option<String> {
+        None
+    }
+
+    /// What it takes to refuse plaintext.
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Flags
+    }
+
+    /// How the running server is given an order, or asked; `None` where there is no such way.
+    fn order(&self, order: Order, command: &[String], env: &Env) -> Option<ExecScript>;
 
     /// What is said on the wire before TLS.
     fn preamble(&self) -> Preamble;
@@ -103,6 +192,19 @@ pub enum Holds {
     ChainAndKey,
     /// The database's own copy of the CA (PEM).
     Ca,
+    /// What clients within the container show who have nothing but its files: a certificate, then the rest of its chain
+    /// (PEM).
+    ClientChain,
+    /// The key of that (PEM, PKCS#8).
+    ClientKey,
+    /// Both in one file (PEM).
+    ClientChainAndKey,
+}
+
+impl Holds {
+    pub const fn is_of_a_client(self) -> bool {
+        matches!(self, Self::ClientChain | Self::ClientKey | Self::ClientChainAndKey)
+    }
 }
 
 /// `server.crt`, `server.key` and `coolify-ca.crt`: Coolify's names, which every engine but MongoDB uses.
@@ -110,6 +212,16 @@ const SEPARATE_FILES: &[File] = &[
     File { name: "server.crt", holds: Holds::Chain, mode: 0o644 },
     File { name: "server.key", holds: Holds::Key, mode: 0o600 },
     File { name: "coolify-ca.crt", holds: Holds::Ca, mode: 0o644 },
+];
+
+/// The same, and a client's certificate beside them: `redis-cli` has no way in but the port that demands one. It is one of
+/// its own, so that a server's certificate never is a client's.
+const SEPARATE_FILES_AND_CLIENT: &[File] = &[
+    SEPARATE_FILES[0],
+    SEPARATE_FILES[1],
+    SEPARATE_FILES[2],
+    File { name: "client.crt", holds: Holds::ClientChain, mode: 0o644 },
+    File { name: "client.key", holds: Holds::ClientKey, mode: 0o600 },
 ];
 
 /// What every container may write to without anybody missing it afterwards.
@@ -143,6 +255,13 @@ pub enum Wired {
 pub struct Launch<'a> {
     pub entrypoint: &'a [String],
     pub command: &'a [String],
+}
+
+impl Launch<'_> {
+    /// All that is run, as one list.
+    pub fn words(&self) -> Vec<String> {
+        self.entrypoint.iter().chain(self.command).cloned().collect()
+    }
 }
 
 /// Whether flags can be appended to a command.
@@ -208,17 +327,35 @@ pub enum PlainHello {
     MongodbHello,
 }
 
-/// A script to run inside a container by `exec`, as the database's user.
-///
-/// It is POSIX sh and known to work in dash and in busybox. Whatever comes from outside is a positional parameter or
-/// standard input, never part of the script's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecScript {
-    pub argv: Vec<String>,
-    /// The script knows how many bytes these are: it does not need the end of the stream.
-    pub stdin: Option<Vec<u8>>,
-    /// More bytes than this on standard output or on standard error are no answer of ours: stop reading.
-    pub output_limit: usize,
+/// What it takes to make a server refuse plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// A block of rules in PostgreSQL's `pg_hba.conf`: see [`pg_hba`].
+    Rules,
+    /// The flags do it.
+    Flags,
+}
+
+/// How servers of a kind turn away clients without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// By rules in `pg_hba.conf`.
+    Rules,
+    /// By the flags.
+    Flags,
+    /// Only of one account or another; the text says what to do.
+    PerAccount(&'static str),
+}
+
+/// What a running server is told or asked, by a client in its own container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take up the files in the certificate directory. Answered as [`script::parse_done`] reads it.
+    Reload,
+    /// Refuse plaintext, as the flags say, though somebody told the running server otherwise. Answered likewise.
+    RefusePlaintext,
+    /// Do you refuse plaintext? Answered as [`script::parse_answer`] reads it.
+    RefusesPlaintext,
 }
 
 #[cfg(test)]
@@ -230,18 +367,28 @@ mod tests {
         for engine in Engine::ALL {
             let spec = spec(engine);
             assert_eq!(spec.engine(), engine);
-            assert!(spec.certificate_directory().starts_with('/'));
+            assert!(spec.certificate_directory(&[]).starts_with('/'));
             assert!(!spec.server_users().is_empty() && !spec.server_programs().is_empty());
-            let holds: Vec<_> = spec.files().iter().map(|file| file.holds).collect();
-            assert!(holds.contains(&Holds::Ca));
-            assert!(
-                holds.contains(&Holds::ChainAndKey)
-                    || holds.contains(&Holds::Chain) && holds.contains(&Holds::Key)
-            );
-            for file in spec.files() {
-                let secret = matches!(file.holds, Holds::Key | Holds::ChainAndKey);
-                assert_eq!(file.mode, if secret { 0o600 } else { 0o644 }, "{}", file.name);
-                assert!(!file.name.contains('/'));
+            for asked in ClientAuth::ALL {
+                let files = spec.files(asked);
+                let holds: Vec<_> = files.iter().map(|file| file.holds).collect();
+                assert!(holds.contains(&Holds::Ca));
+                assert!(
+                    holds.contains(&Holds::ChainAndKey)
+                        || holds.contains(&Holds::Chain) && holds.contains(&Holds::Key)
+                );
+                for file in files {
+                    let secret = matches!(
+                        file.holds,
+                        Holds::Key | Holds::ChainAndKey | Holds::ClientKey | Holds::ClientChainAndKey
+                    );
+                    assert_eq!(file.mode, if secret { 0o600 } else { 0o644 }, "{}", file.name);
+                    assert!(!file.name.contains('/'));
+                }
+                // Who has the socket needs none; nobody has one who is not asked for it.
+                let client = holds.iter().any(|holds| holds.is_of_a_client());
+                let needed = asked == ClientAuth::Required && spec.certificates() == Certificates::Flags;
+                assert_eq!(client, needed, "{engine} {asked}");
             }
         }
     }
@@ -250,14 +397,73 @@ mod tests {
     fn each_engine_recognises_its_own_flags_in_every_mode() {
         for engine in Engine::ALL {
             let spec = spec(engine);
+            for demand in Demand::all() {
+                let plain = [spec.server_programs()[0].to_owned()];
+                assert_eq!(spec.wired(&plain, demand), Wired::Absent, "{engine} {demand:?}");
+                let wired = spec.wire(Launch { entrypoint: &[], command: &plain }, demand);
+                assert_eq!(spec.wired(&wired, demand), Wired::Ours, "{engine} {demand:?}");
+                // Done once more, it is the same: a redeploy that is repeated must not loop.
+                assert_eq!(spec.wire(Launch { entrypoint: &[], command: &wired }, demand), wired);
+                let demands = demand.requires_certificates() && spec.certificates() == Certificates::Flags;
+                assert_eq!(spec.demands_certificates(&wired), demands, "{engine} {demand:?}");
+                assert!(!spec.demands_certificates(&plain), "{engine}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_for_another_demand_are_taken_out_again() {
+        for engine in Engine::ALL {
+            let spec = spec(engine);
+            let plain = [spec.server_programs()[0].to_owned()];
+            let wire = |command: &[String], demand| spec.wire(Launch { entrypoint: &[], command }, demand);
+            for from in Demand::all() {
+                let wired = wire(&plain, from);
+                for to in Demand::all() {
+                    assert_eq!(wire(&wired, to), wire(&plain, to), "{engine} {from:?} {to:?}");
+                    // Its operator has said nothing that could contradict.
+                    assert!(matches!(spec.wired(&wired, to), Wired::Ours | Wired::Absent), "{engine} {to:?}");
+                    if from.differs_from(to) && spec.flags(&plain, from) != spec.flags(&plain, to) {
+                        let kept =
+                            spec.certificates() == Certificates::Rules && to.client_auth == ClientAuth::None;
+                        assert_eq!(
+                            spec.wired(&wired, to) == Wired::Absent,
+                            !kept,
+                            "{engine} {from:?} {to:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stop of the database for a server that only asks, and does not insist, would be for nothing.
+    #[test]
+    fn a_server_that_goes_on_asking_is_not_stopped_for_that() {
+        let asks = |mode, client_auth| Demand { mode, client_auth };
+        for engine in Engine::ALL {
+            let spec = spec(engine);
+            let plain = [spec.server_programs()[0].to_owned()];
             for mode in Mode::ALL {
-                let mut command = vec![spec.server_programs()[0].to_owned()];
-                assert_eq!(spec.wired(&command, mode), Wired::Absent, "{engine} {mode}");
-                command.extend(spec.flags(mode));
-                assert_eq!(spec.wired(&command, mode), Wired::Ours, "{engine} {mode}");
-                // Appended once more, they still are: a redeploy that is repeated must not loop.
-                command.extend(spec.flags(mode));
-                assert_eq!(spec.wired(&command, mode), Wired::Ours, "{engine} {mode}");
+                let wired =
+                    spec.wire(Launch { entrypoint: &[], command: &plain }, asks(mode, ClientAuth::Optional));
+                assert_eq!(spec.wired(&wired, asks(mode, ClientAuth::None)), Wired::Ours, "{engine} {mode}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_for_another_mode_are_taken_out_again() {
+        for engine in Engine::ALL {
+            let spec = spec(engine);
+            let plain = [spec.server_programs()[0].to_owned()];
+            let wire = |command: &[String], mode| spec.wire(Launch { entrypoint: &[], command }, mode);
+            for (from, to) in [(Mode::VerifyFull, Mode::Allow), (Mode::Prefer, Mode::Require)] {
+                let (from, to) = (Demand::from(from), Demand::from(to));
+                let wired = wire(&plain, from);
+                assert_eq!(wire(&wired, to), wire(&plain, to), "{engine}");
+                let differs = spec.enforcement() == Enforcement::Flags;
+                assert_eq!(spec.wired(&wired, to) == Wired::Absent, differs, "{engine}");
             }
         }
     }
@@ -266,18 +472,45 @@ mod tests {
     fn flags_name_only_files_that_the_certificate_directory_holds() {
         for engine in Engine::ALL {
             let spec = spec(engine);
-            let directory = format!("{}/", spec.certificate_directory());
-            for flag in spec.flags(Mode::VerifyFull) {
+            let directory = format!("{}/", spec.certificate_directory(&[]));
+            for flag in Demand::all().flat_map(|demand| spec.flags(&[], demand)) {
                 if let Some((_, name)) = flag.split_once(&directory) {
-                    assert!(spec.files().iter().any(|file| file.name == name), "{flag}");
+                    assert!(spec.files(ClientAuth::None).iter().any(|file| file.name == name), "{flag}");
                 }
             }
         }
     }
 
     #[test]
-    fn only_postgresql_is_supported_yet() {
-        let supported: Vec<_> = Engine::ALL.into_iter().filter(|engine| spec(*engine).supported()).collect();
-        assert_eq!(supported, [Engine::Postgres]);
+    fn a_health_check_that_was_adapted_is_known_by_its_options() {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let words = |text: &'static str| text.split(' ').collect::<Vec<_>>();
+        for (engine, server, client) in [
+            (Engine::Mariadb, "mariadbd", "mariadb -h 127.0.0.1 -e 'SELECT 1'"),
+            (Engine::Redis, "redis-server", "redis-cli ping"),
+            (Engine::Redis, "keydb-server", "keydb-cli ping"),
+            (Engine::Mongodb, "mongod", "mongosh --eval 'db.stats()'"),
+        ] {
+            let (spec, command) = (spec(engine), list(&[server]));
+            for test in [list(&["CMD-SHELL", client]), list(&[&["CMD"], &*words(client)].concat())] {
+                let Check::Adapted(adapted) =
+                    spec.healthcheck(&test, &command, &Env::new(), Mode::Require.into())
+                else {
+                    panic!("{engine}: {test:?} has to be adapted")
+                };
+                assert!(spec.is_adapted(&adapted, &command), "{adapted:?}");
+                assert!(!spec.is_adapted(&test, &command), "{test:?}");
+            }
+        }
+        assert!(!spec(Engine::Redis).is_adapted(&[], &[]));
+    }
+
+    #[test]
+    fn every_engine_can_be_told_to_reload() {
+        let command = [String::new()];
+        for engine in Engine::ALL {
+            let script = spec(engine).order(Order::Reload, &command, &Env::new());
+            assert!(script.is_some_and(|script| script.argv[..2] == ["/bin/sh", "-c"]), "{engine}");
+        }
     }
 }

@@ -18,6 +18,9 @@ pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod logging;
 pub mod model;

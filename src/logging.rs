@@ -7,16 +7,20 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use tracing::{Event, Level as Severity, Metadata, Subscriber};
+use tracing::{Event, Level as Severity, Metadata, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    field::MakeExt,
     filter::{FilterExt, filter_fn},
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
 };
 
-use crate::config::{Format, Log};
+use crate::{
+    config::{Format, Log},
+    shown::in_one_line,
+};
 
 /// Crates whose lines below INFO are never shown, whatever `RUST_LOG` says: bollard and the HTTP client
 /// below it log whole requests and answers, and with them the environments of containers.
@@ -94,16 +98,30 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let fields = format::debug_fn(write_field).delimited(" ");
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match look {
-        Look::Text { colours } => layer.with_ansi(colours).with_target(false).boxed(),
+        Look::Text { colours } => layer.fmt_fields(fields).with_ansi(colours).with_target(false).boxed(),
         Look::Journal => {
             let line = format().without_time().with_level(false).with_target(false);
-            layer.with_ansi(false).event_format(Prioritised(line)).boxed()
+            layer.fmt_fields(fields).with_ansi(false).event_format(Prioritised(line)).boxed()
         }
         Look::Json => layer.json().flatten_event(true).boxed(),
     };
     // A filter beside RUST_LOG's and not a directive of it: there the more specific one would win.
     tracing_subscriber::registry().with(layer.with_filter(filter.and(filter_fn(may_be_shown))))
+}
+
+/// A field as one piece of a line. What others say (Docker's errors, which repeat what a container is called, has in it
+/// or answers) must not end the line, forge another, or move a terminal's cursor.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    if field.name() != "message" {
+        if writer.has_ansi_escapes() {
+            write!(writer, "\u{1b}[3m{}\u{1b}[0m=", field.name())?;
+        } else {
+            write!(writer, "{}=", field.name())?;
+        }
+    }
+    writer.write_str(&in_one_line(&format!("{value:?}")))
 }
 
 fn may_be_shown(metadata: &Metadata<'_>) -> bool {
@@ -225,6 +243,21 @@ mod tests {
             lines(Look::Journal, Level::Debug, None, say),
             "<3>e\n<4>w container=\"db\"\n<6>i\n<7>d\n"
         );
+    }
+
+    #[test]
+    fn nothing_that_is_logged_forges_a_line_or_moves_the_cursor() {
+        let hostile = "no such file\n<3>dbssl: all is lost\r\u{1b}[2J\u{9b}1m\u{202e}";
+        for look in [Look::Journal, Look::Text { colours: false }] {
+            let lines = lines(look, Level::Info, None, || {
+                let _span = tracing::info_span!("database", container = %hostile).entered();
+                tracing::warn!(error = %hostile, why = hostile, "message: {hostile}");
+            });
+            assert_eq!(lines.lines().count(), 1, "{lines}");
+            assert!(!lines.trim_end().contains(|letter: char| letter.is_control() || letter == '\u{202e}'));
+            assert_eq!(lines.matches("all is lost").count(), 4, "{lines}");
+            assert!(lines.contains(r"error=no such file\n<3>dbssl: all is lost\r\u{1b}[2J"), "{lines}");
+        }
     }
 
     #[test]

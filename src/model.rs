@@ -11,6 +11,10 @@ use std::{
 use zeroize::Zeroizing;
 
 pub mod inspect;
+pub mod pattern;
+pub mod word;
+
+pub use word::UnknownWord;
 
 /// A kind of database server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -116,6 +120,31 @@ impl Healthcheck {
     }
 }
 
+/// What a server asks of its clients (`dbssl.client-auth`), the least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// No certificate.
+    #[default]
+    None,
+    /// One may be presented, and then has to be right.
+    Optional,
+    /// Nobody gets in by TLS without one.
+    Required,
+}
+
+impl ClientAuth {
+    pub const ALL: [Self; 3] = [Self::None, Self::Optional, Self::Required];
+
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
 /// The kinds of key that we make, and that every tested client accepts. P-521 and Ed25519 are left out on
 /// purpose: many clients refuse the first, and libpq's channel binding fails under a CA with the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -153,23 +182,15 @@ macro_rules! words {
             type Err = UnknownWord;
 
             fn from_str(found: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.into_iter().find(|word| word.word() == found).ok_or_else(|| UnknownWord {
-                    found: found.to_owned(),
-                    allowed: Self::ALL.iter().map(|word| word.word()).collect::<Vec<_>>().join(", "),
-                })
+                Self::ALL
+                    .into_iter()
+                    .find(|word| word.word() == found)
+                    .ok_or_else(|| UnknownWord::new(found, &Self::ALL.map(Self::word)))
             }
         }
     )+};
 }
-words!(Engine, Mode, Redeploy, Healthcheck, KeyType);
-
-/// A value that is none of the allowed words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("found {found:?}, allowed: {allowed}")]
-pub struct UnknownWord {
-    pub found: String,
-    pub allowed: String,
-}
+words!(Engine, Mode, Redeploy, Healthcheck, ClientAuth, KeyType);
 
 /// A container's name as Docker allows it (`[a-zA-Z0-9][a-zA-Z0-9_.-]+`, without the leading slash):
 /// always safe as one component of a path.
@@ -295,16 +316,31 @@ impl fmt::Display for San {
 /// The names that one leaf carries; ordered, so that equal sets issue equal certificates.
 pub type Sans = BTreeSet<San>;
 
-/// What one container's operator asked for: exists only if every label was right.
+/// More names of its operator's than this make a certificate that some clients refuse to read.
+pub const MOST_NAMES: usize = 100;
+
+/// What was said of one container, as far as something was: by an entry of the config.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub mode: Option<Mode>,
+    pub engine: Option<Engine>,
+    pub names: Option<Sans>,
+    pub redeploy: Option<Redeploy>,
+    pub healthcheck: Option<Healthcheck>,
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// What one container's operator asked for, by labels or in the config: exists only if every label was right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
     pub mode: Mode,
-    /// Given by label; `None` means: detect it.
+    /// Given by its operator; `None` means: detect it.
     pub engine: Option<Engine>,
     /// Extra names for the certificate, `dbssl.names`.
     pub names: Sans,
     pub redeploy: Redeploy,
     pub healthcheck: Healthcheck,
+    pub client_auth: ClientAuth,
 }
 
 /// The user and group ids that a file in a certificate directory must have, as the host sees them.
@@ -353,9 +389,39 @@ impl Roots {
         self.state.join("ca")
     }
 
+    /// Requests for certificates that others are to sign.
+    pub fn requests_to_sign(&self) -> PathBuf {
+        self.state.join("csr")
+    }
+
+    /// What they signed.
+    pub fn signed(&self) -> PathBuf {
+        self.state.join("signed")
+    }
+
+    /// The CA of ours that somebody else signed.
+    pub fn signed_ca(&self) -> PathBuf {
+        self.signed().join("dbssl-ca.crt")
+    }
+
+    /// The keys of the requests for single databases.
+    pub fn requested(&self) -> PathBuf {
+        self.state.join("requested")
+    }
+
+    /// Where the certificate directories are.
+    pub fn databases(&self) -> PathBuf {
+        self.state.join("databases")
+    }
+
     /// The certificate directory of a container.
     pub fn certificates(&self, name: &ContainerName) -> PathBuf {
-        self.state.join("databases").join(name.as_str())
+        self.databases().join(name.as_str())
+    }
+
+    /// Whether `path` is the certificate directory of some container.
+    pub fn is_certificates(&self, path: &Path) -> bool {
+        path.parent() == Some(&self.databases())
     }
 
     pub fn journal(&self) -> PathBuf {

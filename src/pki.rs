@@ -22,20 +22,36 @@
 
 mod certificate;
 mod check;
+mod client;
 mod der;
 mod issue;
 mod key;
+mod name;
 mod read;
+mod request;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use certificate::{Certificate, CertificateError, KeyKind};
-pub use check::{CaFlaw, CaWarning, ChainProblem, check_ca, check_chain, renewal_at, renewal_due};
+pub use check::{
+    CaFlaw, CaWarning, ChainProblem, check_ca, check_chain, leads_to, not_covered, renewal_at, renewal_due,
+};
+pub use client::ClientRequest;
 pub use issue::{BadCaId, Ca, CaId, CaProblem, Leaf, LeafRequest, PkiError};
-pub use key::{KeyProblem, key_matches};
+pub use key::{KeyProblem, key_matches, key_within};
 
 pub use crate::model::KeyType;
+pub use request::{Request, leaf_extensions, new_key, request_leaf, request_sub_ca};
+
 pub use read::{ReadProblem, certificates_within, extendable, read_pem};
+
+/// SHA-256 of all parts, each with its length in front, in hexadecimal digits.
+pub fn digest_hex(parts: &[&[u8]]) -> String {
+    let lengths: Vec<_> = parts.iter().map(|part| part.len().to_be_bytes()).collect();
+    let bytes: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], part]).collect();
+    der::hex(&der::sha256(&zeroize::Zeroizing::new(bytes.concat())))
+}
 
 /// `now` for tests: a date within every certificate that they make.
 #[cfg(test)]

@@ -22,6 +22,44 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// Text of any length as it is, but for what would end the line or move a terminal's cursor: that is escaped.
+pub fn in_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_harmless(letter) {
+            line.push(letter);
+        } else {
+            line.extend(letter.escape_debug());
+        }
+    }
+    line
+}
+
+/// The same for text of several lines.
+pub fn for_a_terminal(text: &str) -> String {
+    text.split('\n').map(in_one_line).collect::<Vec<_>>().join("\n")
+}
+
+/// Control characters, and the marks that turn the direction of writing (Unicode, UAX #9).
+fn is_harmless(letter: char) -> bool {
+    !letter.is_control() && !matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// An error and its causes in one line: many an error's own text hides the reason in its cause.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +74,13 @@ mod tests {
     #[test]
     fn nothing_in_it_can_forge_a_line_or_move_the_cursor() {
         assert_eq!(Shown("a\nb\u{1b}[2J\u{202e}\"\0").to_string(), r#""a\nb\u{1b}[2J\u{202e}\"\0""#);
+    }
+
+    #[test]
+    fn long_text_keeps_its_letters_and_loses_its_power() {
+        let text = "ä \"quoted\" \\ it's\n\u{1b}[31mred\u{2028}\u{202e}\u{9b}";
+        assert_eq!(in_one_line(text), r#"ä "quoted" \ it's\n\u{1b}[31mred\u{2028}\u{202e}\u{9b}"#);
+        assert_eq!(for_a_terminal("a\nb\tc\u{1b}\n"), "a\nb\\tc\\u{1b}\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use dbssl::{
     config::{self, BadRoots, Format, Level, LoadError, Settings},
-    model::KeyType,
+    model::{ClientAuth, Engine, Healthcheck, KeyType, Mode, Redeploy, Sans, Wishes},
 };
 
 const SAMPLE: &str = include_str!("../config/dbssl.toml");
@@ -27,14 +27,23 @@ fn the_shipped_sample_is_the_defaults() {
     assert_eq!(config::parse(""), Ok(Settings::default()));
 }
 
+/// The sample with all that is in it, as an example of what can be set, taken at its word.
+fn sample_with_examples() -> String {
+    let uncomment = |line: &str| match line.strip_prefix('#') {
+        Some(example) if example.starts_with(|letter: char| !letter.is_whitespace()) => example.to_owned(),
+        _ => line.to_owned(),
+    };
+    SAMPLE.lines().map(uncomment).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn the_shipped_sample_has_every_key_with_a_line_about_it() {
     let mut table = String::new();
     let mut found = Vec::new();
     let mut explained = false;
-    for line in SAMPLE.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            table = format!("{}.", name.trim_end_matches(']'));
+    for line in sample_with_examples().lines() {
+        if line.starts_with('[') {
+            table = format!("{}.", line.trim_matches(['[', ']']));
         } else if line.starts_with('#') {
             explained = true;
         } else if let Some((key, _)) = line.split_once(" = ") {
@@ -45,6 +54,152 @@ fn the_shipped_sample_has_every_key_with_a_line_about_it() {
         }
     }
     assert_eq!(found, config::keys());
+}
+
+#[test]
+fn the_example_of_a_match_in_the_sample_is_its_defaults() {
+    let mut settings = config::parse(&sample_with_examples()).unwrap();
+    let entry = settings.matches.remove(0);
+    assert_eq!(settings, Settings::default());
+    assert!(entry.name.is_some() && entry.image.is_some() && entry.label.is_some());
+    assert!(entry.enable);
+    let wishes = Wishes {
+        mode: Some(Mode::default()),
+        engine: Some(Engine::Postgres),
+        names: Some(Sans::new()),
+        redeploy: Some(Redeploy::default()),
+        healthcheck: Some(Healthcheck::default()),
+        client_auth: Some(ClientAuth::default()),
+    };
+    assert_eq!(entry.wishes, wishes);
+    // What is left out is not set, so that a label or a default counts.
+    let entry = config::parse("[[match]]\nname = \"pg\"").unwrap().matches.remove(0);
+    assert!(entry.enable);
+    assert_eq!(entry.wishes, Wishes::default());
+}
+
+#[test]
+fn the_example_in_the_readme_is_right() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("## Containers that you cannot label").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let example: Vec<_> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let matches = config::parse(&example.join("\n")).unwrap().matches;
+    assert_eq!(matches.iter().map(|entry| entry.enable).collect::<Vec<_>>(), [false, true, true]);
+}
+
+#[test]
+fn every_key_of_a_match_counts() {
+    let settings = config::parse(
+        r#"
+        [[match]]
+        name = "coolify-db"
+        enable = false
+        [[match]]
+        label = "tier=a=b"
+        mode = "require"
+        engine = "redis"
+        names = ["DB.example.com"]
+        redeploy = "manual"
+        healthcheck = "keep"
+        client-auth = "required"
+        "#,
+    )
+    .unwrap();
+    let [first, second] = &settings.matches[..] else { panic!("{settings:?}") };
+    assert!(!first.enable && second.enable);
+    let label = second.label.clone().unwrap();
+    assert_eq!(label.key, "tier");
+    assert!(label.value.unwrap().matches("a=b"));
+    assert_eq!((second.wishes.mode, second.wishes.engine), (Some(Mode::Require), Some(Engine::Redis)));
+    assert_eq!(second.wishes.names.clone().unwrap().iter().next().unwrap().to_string(), "db.example.com");
+    assert_eq!(second.wishes.redeploy, Some(Redeploy::Manual));
+    assert_eq!(second.wishes.healthcheck, Some(Healthcheck::Keep));
+    assert_eq!(second.wishes.client_auth, Some(ClientAuth::Required));
+}
+
+#[test]
+fn all_that_is_wrong_with_matches_is_told_at_once() {
+    let many = vec!["\"a\""; 101].join(", ");
+    let found = problems(&format!(
+        "[[match]]\n\
+         mode = \"Verify-Full\"\n\
+         engine = \"mongo\"\n\
+         redeploy = 3\n\
+         [[match]]\n\
+         name = \"/pg\"\n\
+         nmae = \"pg\"\n\
+         enable = \"true\"\n\
+         names = [\"-db\"]\n\
+         healthcheck = \"off\"\n\
+         [[match]]\n\
+         image = \"postgres 16\"\n\
+         names = [{many}]\n\
+         [[match]]\n\
+         label = \"coolify.*\"\n\
+         parallel = 4\n\
+         host-names = []\n\
+         [[match]]\n\
+         name = \"pg\"\n\
+         client-auth = \"yes\"\n\
+         [[match]]\n\
+         name = \"pg\"\n\
+         mode = \"prefer\"\n\
+         client-auth = \"required\"\n"
+    ));
+    let starts = [
+        "line 1: match: without name, image and label it would match every container",
+        "line 2: match.mode: found \"Verify-Full\", allowed: allow, prefer, require, verify-ca, verify-full; did you mean verify-full?",
+        "line 3: match.engine: found \"mongo\", allowed: postgres, mysql, mariadb, redis, mongodb; did you mean mongodb?",
+        "line 4: match.redeploy: found 3, allowed: text in quotes",
+        "line 6: match.name: found \"/pg\", allowed: the name of a container",
+        "line 7: unknown key \"match.nmae\": did you mean match.name?",
+        "line 8: match.enable: found \"true\", allowed: true, false",
+        "line 9: match.names: \"-db\" has a part that starts with '-'",
+        "line 10: match.healthcheck: found \"off\", allowed: adapt, keep",
+        "line 12: match.image: found \"postgres 16\", allowed: the name of an image",
+        "line 13: match.names: found 101 names, allowed: at most 100",
+        "line 15: match.label: found \"coolify.*\", allowed: a label, or label=value",
+        "line 16: unknown key \"match.parallel\": did you mean docker.parallel?",
+        "line 17: unknown key \"match.host-names\": did you mean host-names?",
+        "line 20: match.client-auth: found \"yes\", allowed: none, optional, required",
+        "line 21: match.client-auth: found \"required\" with mode = \"prefer\", which lets in whoever comes without TLS",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (found, start) in found.iter().zip(starts) {
+        assert!(found.starts_with(start), "{found}\n{start}");
+    }
+}
+
+#[test]
+fn a_condition_that_no_container_can_meet_is_refused() {
+    for condition in [
+        "name = \"\"",
+        "name = \"a b\"",
+        "name = \"pg|my\"",
+        "name = 1",
+        "name = [\"a\"]",
+        "image = \"\"",
+        "image = \":16\"",
+        "image = \"postgres:\"",
+        "image = \"postgres@\"",
+        "image = true",
+        "label = \"\"",
+        "label = \"=x\"",
+        "label = \"a?=x\"",
+        "label = \"a b=x\"",
+        "label = {}",
+    ] {
+        let said = problem(&format!("[[match]]\n{condition}"));
+        assert!(said.starts_with("line 2: match.") && said.contains("allowed: "), "{condition}: {said}");
+    }
+    for text in ["match = 1", "match = [1]", "[match]\nname = \"x\"", "match = \"pg\""] {
+        let said = problem(text);
+        assert!(
+            said.starts_with("line 1: match: found ") && said.contains("allowed: tables, each [[match]]"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -108,7 +263,9 @@ fn an_unknown_key_names_its_line_and_the_nearest_one() {
         ("\"docker.settle\" = \"2s\"", "line 1: unknown key \"docker.settle\": did you mean docker.settle?"),
         ("[log]\ndata-dir = \"/x\"", "line 2: unknown key \"log.data-dir\": did you mean data-dir?"),
         ("[dokcer]\nsettle = \"2s\"", "line 1: unknown key \"dokcer\": did you mean [docker]?"),
-        ("[[match]]\nname = \"x\"", "line 1: unknown key \"match\": did you mean"),
+        ("[[matches]]\nname = \"x\"", "line 1: unknown key \"matches\": did you mean [[match]]?"),
+        ("[logs]\nlevel = \"info\"", "line 1: unknown key \"logs\": did you mean [log]?"),
+        ("image = \"x\"", "line 1: unknown key \"image\": did you mean match.image?"),
         ("docker.x.y = 1", "line 1: unknown key \"docker.x\": did you mean"),
     ] {
         let found = problem(text);
@@ -211,7 +368,10 @@ fn what_is_not_toml_is_told_with_its_lines() {
 
 #[test]
 fn no_text_makes_it_panic() {
-    let mut text = SAMPLE.as_bytes().to_vec();
+    // Without what is only for people: each byte of it costs a parse of all the others.
+    let text = sample_with_examples();
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let mut text = lines.collect::<Vec<_>>().join("\n").into_bytes();
     for at in 0..text.len() {
         for byte in *b"\0\"=[#\n9\xff" {
             let before = std::mem::replace(&mut text[at], byte);

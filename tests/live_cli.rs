@@ -75,6 +75,10 @@ fn status_plan_and_verify_tell_how_things_stand() {
             "fingerprint",
             "names",
             "plaintext",
+            "client_auth",
+            "without_certificate",
+            "external",
+            "external_note",
             "setback"
         ]
     );

@@ -7,7 +7,7 @@ mod live;
 
 use std::process::Stdio;
 
-use live::{Compose, Config, TestRun, image, wait};
+use live::{Compose, Config, DATA_AND_NETWORK, TestRun, image, wait};
 
 /// A database with this label, and an application that waits until the database is healthy.
 fn project(labels: &str) -> String {
@@ -38,13 +38,7 @@ services:
     depends_on:
       db:
         condition: service_healthy
-volumes:
-  data:
-    labels: [LABEL]
-networks:
-  default:
-    labels: [LABEL]
-"
+{DATA_AND_NETWORK}"
     )
 }
 
@@ -216,13 +210,7 @@ secrets:
     file: ./mounted
   password:
     environment: THE_PASSWORD
-volumes:
-  data:
-    labels: [LABEL]
-networks:
-  default:
-    labels: [LABEL]
-"
+{DATA_AND_NETWORK}"
         ),
     );
     let output = compose.command(&["up", "--detach"]).env("THE_PASSWORD", "secret").output().unwrap();

@@ -1,4 +1,5 @@
-//! The agent dies in the middle of a redeploy. When it is back nothing is lost, and all is well.
+//! The agent dies in the middle of a redeploy: again while it recovers, and at no moment in particular. When it is
+//! back nothing is lost, and all is well. (At each step of each operation: `live_crash_matrix.rs`.)
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -10,30 +11,7 @@ use std::{
 };
 
 use dbssl::host::journal::Phase;
-use live::{
-    Agent, CASES_IMAGES, Scene, Sentry, assert_nothing_stays, every_case, kill_all, on_an_engine_of_its_own,
-    profile_is_all, recover_all,
-};
-
-#[test]
-fn killed_in_any_phase_the_agent_brings_everything_to_its_end() {
-    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
-        let rounds: &[(&[&str], bool)] = if profile_is_all() {
-            &[(&["no"], false), (&["always"], true), (&["on-failure:3", "no"], true)]
-        } else {
-            &[(&["no", "always"], false)]
-        };
-        for (policies, anonymous_first) in rounds {
-            let cases = every_case(policies, *anonymous_first);
-            let (volumes, sentry) = (engine.volumes(), Sentry::begin());
-            kill_all(&cases);
-            recover_all(&cases);
-            sentry.end().assert_never_two(&volumes);
-            assert_eq!(engine.volumes(), volumes);
-            assert_nothing_stays();
-        }
-    });
-}
+use live::{Agent, Scene, Sentry, TestRun, assert_nothing_stays, on_an_engine_of_its_own, profile_is_all};
 
 /// What an agent that recovers announces, after one that died, after one that died.
 const AGAIN: &[&[Phase]] = &[
@@ -48,7 +26,7 @@ const AGAIN: &[&[Phase]] = &[
 
 #[test]
 fn killed_again_and_again_while_it_recovers_it_still_comes_to_its_end() {
-    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
+    on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let scenes: Vec<_> = AGAIN
             .iter()
             .map(|phases| {
@@ -76,7 +54,7 @@ fn killed_again_and_again_while_it_recovers_it_still_comes_to_its_end() {
 /// In the middle of a call, too, and not only before it.
 #[test]
 fn killed_at_any_moment_it_still_comes_to_its_end() {
-    on_an_engine_of_its_own(CASES_IMAGES, |engine| {
+    on_an_engine_of_its_own(&["postgres:15"], |engine| {
         let scenes: Vec<_> = ["no", "always", "unless-stopped", "no", "always", "on-failure"]
             .iter()
             .map(|policy| Scene::begin(policy, |start| start.options(["--restart", policy]).without_volume()))
@@ -117,6 +95,24 @@ fn killed_at_any_moment_it_still_comes_to_its_end() {
         sentry.end().assert_never_two(&volumes);
         assert_eq!(engine.volumes(), volumes);
         assert_nothing_stays();
+    });
+}
+
+/// So that all these tests mean something.
+#[test]
+fn the_sentry_sees_two_servers_on_one_volume_and_no_others() {
+    on_an_engine_of_its_own(&["postgres:15"], |engine| {
+        let (run, sentry) = (TestRun::begin(), Sentry::begin());
+        let [first, _] = ["first", "second"].map(|name| run.database(name).start_and_wait());
+        sentry.end().assert_never_two(&engine.volumes());
+
+        // Neither Docker nor PostgreSQL minds.
+        let (data, sentry) = (format!("{}-data", first.name), Sentry::begin());
+        let mount = format!("{data}:/var/lib/postgresql/data");
+        run.database("third").without_volume().options(["--volume", &mount]).start_and_wait();
+        let offences = sentry.end().offences;
+        assert!(!offences.is_empty(), "it saw nothing");
+        assert!(offences.iter().all(|offence| offence.starts_with(&data)), "{offences:#?}");
     });
 }
 

@@ -4,11 +4,15 @@
 
 mod live;
 
-use dbssl::host::journal::Phase;
+use dbssl::{
+    host::{clock, docker::Docker, journal::Phase},
+    model::ContainerId,
+};
 use live::{
     CASES_IMAGES, Case, End, Engine, Scene, Sentry, TestRun, assert_nothing_stays, docker, every_case,
     kill_all, on_an_engine_of_its_own, recover_all, wait,
 };
+use time::OffsetDateTime;
 
 /// Policies by which Docker itself starts containers.
 const STARTED_BY_DOCKER: [&str; 2] = ["always", "unless-stopped"];
@@ -77,6 +81,32 @@ fn the_agent_is_killed_in_any_phase_and_docker_is_restarted() {
 #[ignore = "an engine is restarted for every phase, which takes many minutes: scripts/test --all"]
 fn the_machine_loses_its_power_in_any_phase() {
     on_an_engine_of_its_own(CASES_IMAGES, |engine| agent_and_engine_die(End::PowerCut, false, engine));
+}
+
+/// Both look the same in a daemon's events: a user's stop, and what a daemon does with what the one before left running.
+#[test]
+fn what_a_new_daemon_stops_was_stopped_by_nobody() {
+    on_an_engine_of_its_own(&["postgres:15"], |engine| {
+        let run = TestRun::begin();
+        let db = run.database("db").start_and_wait();
+        let id: ContainerId = db.id().parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let was_stopped = || {
+            runtime.block_on(async {
+                let docker = Docker::connect(&engine.socket()).await.unwrap();
+                docker.was_stopped(&id, OffsetDateTime::UNIX_EPOCH, clock::now()).await.unwrap()
+            })
+        };
+        assert!(!was_stopped());
+        engine.restart(End::Killed);
+        assert!(!db.is_running());
+        assert!(!was_stopped());
+        docker(&["start", &db.name]);
+        db.wait_answers();
+        assert!(!was_stopped());
+        docker(&["stop", &db.name]);
+        assert!(was_stopped());
+    });
 }
 
 /// Two agents in each round, so that one of them is somewhere else.

@@ -14,8 +14,8 @@ use std::{fs, io::Write};
 
 use dbssl::host::journal::Phase;
 use live::{
-    Agent, Compose, Scene, Sentry, TestRun, Way, assert_nothing_stays, docker, image,
-    on_an_engine_of_its_own, profile_is_all, try_docker, ways,
+    Agent, Compose, DATA_AND_NETWORK, Scene, Sentry, TestRun, Way, assert_nothing_stays, docker, image,
+    on_an_engine_of_its_own, profile_is_all, try_docker, wait, ways,
 };
 
 /// What a user does to a database whose agent died in a phase, and what the next agent has to make of it.
@@ -230,13 +230,7 @@ services:
     labels:
       - LABEL
       - dbssl.enable=true
-volumes:
-  data:
-    labels: [LABEL]
-networks:
-  default:
-    labels: [LABEL]
-",
+{DATA_AND_NETWORK}",
         image("postgres:15")
     )
 }
@@ -347,11 +341,12 @@ fn left_in_rehearsal(scene: &Scene) -> String {
 #[ignore = "new and long, to be seen green ten times before it stands in everybody's way: scripts/test --all"]
 fn one_agent_at_a_time_and_apply_ends_what_a_dead_one_began() {
     on_an_engine_of_its_own(&["postgres:15"], |engine| {
-        let scenes = [Phase::Start, Phase::Prove, Phase::RemoveOld]
-            .map(|phase| Scene::begin(phase.word(), |start| start.options(["--restart", "always"])));
+        let phases = [Phase::Create, Phase::Start, Phase::Prove, Phase::RemoveOld];
+        let scenes =
+            phases.map(|phase| Scene::begin(phase.word(), |start| start.options(["--restart", "always"])));
         scenes.iter().for_each(Scene::write_row);
         let (volumes, sentry) = (engine.volumes(), Sentry::begin());
-        for (scene, phase) in scenes.iter().zip([Phase::Start, Phase::Prove, Phase::RemoveOld]) {
+        for (scene, phase) in scenes.iter().zip(phases) {
             let mut first = scene.run.agent().spawn();
             scene.wait_phase(Phase::Begun);
             let mut second = scene.run.agent().spawn();
@@ -363,8 +358,13 @@ fn one_agent_at_a_time_and_apply_ends_what_a_dead_one_began() {
             // The wiring is gone, as by a user's `docker run`.
             docker(&["rm", "--force", &scene.db().name]);
             scene.again().start();
-            scene.db().wait_answers();
+            // Asked inside of it: without TLS, and with the rule that is still in its data, it lets nobody in.
+            wait("the new one is up", 60, || scene.db().sql("select 1"));
             scene.wait_death(scene.doomed(phase), phase);
+            if phase == Phase::Create {
+                let planned = scene.run.cli(&["plan", &scene.db().name]);
+                assert!(planned.stderr.contains("is under way"), "{planned:?}");
+            }
             let applied = scene.run.cli(&["apply", &scene.db().name]);
             assert_eq!(applied.code, 0, "{}: {applied:?}", scene.about);
             scene.assert_serves_tls();

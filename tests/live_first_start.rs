@@ -7,7 +7,7 @@ mod live;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use live::TestRun;
+use live::{Kind, MONGODB, MYSQL, TestRun};
 
 #[test]
 fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
@@ -58,4 +58,53 @@ fn a_slow_initialisation_comes_to_its_end_before_anything_happens() {
     assert_eq!(ended[0].exit_code, Some(0), "{ended:?}");
     let sql = format!("select to_timestamp({}::numeric / 1e9) >= at from last", ended[0].at);
     assert_eq!(db.sql(&sql).unwrap(), "t");
+}
+
+/// The others' entrypoints start a temporary server, too: on loopback, or without a port. A published port takes in
+/// whoever comes all the same, and on the host's network loopback is where the agent looks.
+fn is_not_interrupted(kind: &Kind, options: &[&str]) {
+    let run = TestRun::begin();
+    let scripts = run.folder().join("initdb.d");
+    fs::create_dir(&scripts).unwrap();
+    let script = scripts.join("1-slow.sh");
+    fs::write(&script, "echo a slow script begins\nsleep 15\necho a slow script ends\n").unwrap();
+    for path in [&scripts, &script] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let events = run.events();
+    let mut agent = run.agent().start();
+    let db = kind
+        .bare(&run, "db")
+        .mode("verify-full")
+        .options(["--volume", &format!("{}:/docker-entrypoint-initdb.d:ro", scripts.display())])
+        .options(options)
+        .start();
+    let first = db.id();
+    live::wait("its script runs", 60, || {
+        if db.logs().contains("a slow script begins") { Ok(()) } else { Err(db.logs()) }
+    });
+    agent.wait_log(180, &[&db.name, "recreated with TLS: proved"]);
+    assert_ne!(db.id(), first);
+    let ended =
+        events.wait("the first container ends", 1, |event| event.action == "die" && event.id == first);
+    assert_eq!(ended[0].exit_code, Some(0), "{ended:?}");
+    let began =
+        events.wait("the first container starts", 1, |event| event.action == "start" && event.id == first);
+    let lived = (ended[0].at - began[0].at) / 1_000_000_000;
+    assert!(lived >= 15, "it was stopped after {lived} s, in the middle of its script");
+}
+
+#[test]
+fn mongodb_with_a_published_port_is_not_interrupted() {
+    is_not_interrupted(&MONGODB, &["--publish", "127.0.0.1::27017"]);
+}
+
+#[test]
+fn mongodb_on_the_hosts_network_is_not_interrupted() {
+    is_not_interrupted(&MONGODB, &["--network", "host"]);
+}
+
+#[test]
+fn mysql_with_a_published_port_is_not_interrupted() {
+    is_not_interrupted(&MYSQL, &["--publish", "127.0.0.1::3306"]);
 }

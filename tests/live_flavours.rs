@@ -77,6 +77,33 @@ fn a_user_of_its_own() {
     );
 }
 
+/// What was copied into `/run/secrets` lives in the container's own layer. Whom it belongs to is not the container's user,
+/// whom Docker would look up in the host's list: a number that nobody has there, a name that somebody else has.
+#[test]
+fn secrets_in_the_layer_keep_their_owners_whatever_user_the_container_has() {
+    const MAKE: &str =
+        "mkdir --parents /run/secrets && cd /run/secrets && echo one > mine && echo two > other &&
+        chown 999:999 mine && chown 4711:4712 other && chmod 440 mine && chmod 444 other";
+    let run = TestRun::begin();
+    let databases = [("by-number", "999:999"), ("by-name", "postgres")].map(|(name, user)| {
+        let db = run.database(name).enabled().options(["--user", user]).start_and_wait();
+        live::docker(&["exec", "--user", "0", &db.name, "sh", "-c", MAKE]);
+        db
+    });
+    let look = |db: &Container<'_>| db.exec(&["sh", "-c", "cd /run/secrets; stat -c '%n %u %g %a' *; cat *"]);
+    let mut agent = run.agent().start();
+    for db in &databases {
+        agent.wait_log(120, &[&db.name, "recreated with TLS: proved"]);
+        db.wait_enforced();
+        assert_eq!(
+            look(db).unwrap().trim(),
+            "mine 999 999 440\nother 4711 4712 444\none\ntwo",
+            "{}",
+            db.name
+        );
+    }
+}
+
 /// Its user and database have other names, the password comes from a file, it listens on another port.
 #[test]
 fn another_user_database_and_port() {

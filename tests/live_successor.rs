@@ -511,8 +511,15 @@ async fn replace(bench: &Bench, docker: &Docker, name: &str, start: bool) -> Res
         settings_by_network: docker.creates_with_networks(),
         image_name_holds: named.is_some_and(|named| named.id == old.image_id()),
     };
-    let wiring =
-        Wiring { source: &bench.folder, target: "/certificates", flags: &[], mount: true, selinux: false };
+    let command = old.command();
+    let wiring = Wiring {
+        source: &bench.folder,
+        target: "/certificates",
+        command: &command,
+        healthcheck: None,
+        mount: true,
+        selinux: false,
+    };
     let successor = successor(&old, &image, &wiring, "0123456789abcdef", dialect);
 
     let tried = create(docker, &format!("{name}.rehearsal"), &rehearsal(&successor)).await?;

@@ -5,7 +5,7 @@
 
 mod live;
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 use live::{Container, TestRun, docker, image, wait};
 
@@ -146,7 +146,7 @@ fn what_could_not_be_done_safely_is_refused_with_its_reason() {
         (no_network, "no network"),
         (taken, "/var/lib/postgresql/certs"),
         (swarm, "Docker Swarm"),
-        (other_engine, "mongodb is not supported"),
+        (other_engine, "cannot tell whom the database runs as"),
         (layer, "/etc/precious"),
     ];
     let refused = refused.map(|(container, reason)| (Before::of(container), reason));
@@ -181,14 +181,7 @@ fn what_could_not_be_done_safely_is_refused_with_its_reason() {
 fn tls_that_somebody_else_configured_is_left_alone() {
     let run = TestRun::begin();
     let mut agent = run.agent().start();
-    let folder = run.folder().join("own");
-    fs::create_dir(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    let pair = live::leaf(&folder, "own");
-    for (file, mode) in [(&pair.key, 0o600), (&pair.certificate, 0o644)] {
-        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
-        std::os::unix::fs::chown(file, Some(999), Some(999)).unwrap();
-    }
+    let (folder, pair) = live::leaf_of_999(run.folder(), "own", "own");
     let db = run
         .database("db")
         .enabled()
@@ -198,15 +191,46 @@ fn tls_that_somebody_else_configured_is_left_alone() {
     let before = Before::of(db);
     let db = &before.container;
     db.wait_answers();
-    agent.wait_log(60, &[&db.name, "it is left alone"]);
+    let until = live::last_day(&pair.certificate);
+    agent.wait_log(60, &[&db.name, "it is left alone", &format!("valid until {until}")]);
     wait("its status says so", 30, || {
         let status = run.status(db);
-        let right =
-            status["standing"] == "foreign" && status["plan"].as_str().unwrap().contains("somebody else");
+        let right = status["standing"] == "foreign"
+            && status["plan"].as_str().unwrap().contains("somebody else")
+            && status["valid_until"] == until.as_str();
         if right { Ok(()) } else { Err(format!("{status:#}")) }
     });
     before.assert_untouched();
     let own = db.client("verify-ca").root(&pair.certificate);
     assert_eq!(own.is_encrypted().unwrap(), "t", "it serves its own certificate");
     assert_eq!(db.client("disable").query("select 1").unwrap(), "1", "its rules are its own, too");
+}
+
+/// Coolify's own TLS looks just like ours: the same paths, the same flags, and here for another mode than is asked for.
+#[test]
+fn coolify_s_own_tls_is_left_alone() {
+    let run = TestRun::begin();
+    let mut agent = run.agent().start();
+    let (folder, pair) = live::leaf_of_999(run.folder(), "ssl", "server");
+    fs::copy(&pair.certificate, folder.join("coolify-ca.crt")).unwrap();
+    let certs = "/etc/redis/certs";
+    let db = run
+        .database("db")
+        .image("redis:8")
+        .volume_at("/data")
+        .mode("verify-full")
+        .options(["--volume", &format!("{}:{certs}:ro", folder.display())])
+        .command(["redis-server", "--appendonly", "yes", "--tls-port", "6380"])
+        .more_command(["--tls-cert-file", &format!("{certs}/server.crt")])
+        .more_command(["--tls-key-file", &format!("{certs}/server.key")])
+        .more_command(["--tls-ca-cert-file", &format!("{certs}/coolify-ca.crt")])
+        .more_command(["--tls-auth-clients", "optional"])
+        .start();
+    let before = Before::of(db);
+    let db = &before.container;
+    let until = live::last_day(&pair.certificate);
+    agent.wait_log(60, &[&db.name, "it is left alone", &format!("valid until {until}")]);
+    let status = run.status(db);
+    assert_eq!((&status["standing"], &status["valid_until"]), (&"foreign".into(), &until.as_str().into()));
+    before.assert_untouched();
 }

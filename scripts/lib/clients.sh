@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Clients of the databases, for tests. Needs say.sh, install.sh and, for PyMongo, $root.
+# Clients of the databases, for tests. Needs say.sh, install.sh and, for Python's drivers, $root.
 
 # Also Valkey's: the protocol is the same.
 need_redis_cli() { need redis-cli redis-tools; }
@@ -12,19 +12,26 @@ mysql_client() {
     docker run --rm --interactive --network host --env MYSQL_PWD --entrypoint mysql "$1" --protocol=tcp "${@:2}"
 }
 
-# A Python that has PyMongo, MongoDB's own driver, and is only for that.
-pymongo_python() { echo "${CARGO_TARGET_DIR:-${root:?}/target}/pymongo/bin/python"; }
+# A Python that has a driver of each database, and is only for that.
+drivers_python() { echo "${CARGO_TARGET_DIR:-${root:?}/target}/drivers/bin/python"; }
 
-need_pymongo() {
+need_drivers() {
     local python
-    python=$(pymongo_python)
-    if "$python" -c 'import pymongo' 2>/dev/null; then
+    python=$(drivers_python)
+    if "$python" -c 'import cryptography, psycopg2, pymongo, pymysql, redis, sqlalchemy' 2>/dev/null; then
         return
     fi
     need python3 python3
     # The module may be there and yet be of no use without this one.
     python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
-    say 'installing PyMongo (for these tests only)'
+    say 'installing drivers for Python (for these tests only)'
     quietly 'python3 -m venv' python3 -m venv "${python%/bin/python}"
-    quietly 'pip install pymongo' "$python" -m pip install --quiet 'pymongo==4.*'
+    quietly 'pip install' "$python" -m pip install --quiet 'pymongo==4.*' 'PyMySQL==1.*' 'cryptography' \
+        'redis==5.*' 'psycopg2-binary==2.*' 'SQLAlchemy==2.*'
+}
+
+# A driver for Java, and a Java that runs a source file.
+need_jdbc() {
+    [[ -e /usr/share/java/postgresql.jar ]] || apt_install libpostgresql-jdbc-java
+    need javac default-jdk-headless
 }

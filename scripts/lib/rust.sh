@@ -28,3 +28,10 @@ need_rust_tools() {
         quietly 'cargo install cargo-deny' cargo install --locked cargo-deny
     fi
 }
+
+need_cargo_fuzz() {
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say 'installing cargo-fuzz (compiles for a minute)'
+        quietly 'cargo install cargo-fuzz' cargo install --locked cargo-fuzz
+    fi
+}

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::{
+    credential,
     enforce::{self, EnforceError},
-    observe::{Subject, foreign_exec},
+    external::{self, PaperError},
+    observe::{Subject, directory, foreign_exec},
     prove::{self, Unproved},
     redeploy::{self, Job, RedeployError},
     settle::Settled,
@@ -14,14 +16,14 @@ use super::{
 };
 use crate::{
     decide::{
-        plan::{Directory, ServeReason, Step},
+        plan::{Directory, IssueReason, ServeReason, Step},
         successor::Wiring,
     },
     engine::Holds,
     host::{
         castore::{Audited, CaStore, CaStoreError},
-        certdir::{CertDir, CertDirError, CertFile},
-        clock,
+        certdir::{CertDir, CertDirError, CertFile, Turn},
+        clock, crash,
         docker::DockerError,
         files::FileContent,
     },
@@ -39,6 +41,8 @@ pub enum ActError {
     Issue(#[from] PkiError),
     #[error(transparent)]
     Directory(#[from] CertDirError),
+    #[error(transparent)]
+    Paper(#[from] PaperError),
     #[error(transparent)]
     Store(#[from] CaStoreError),
     #[error(transparent)]
@@ -69,6 +73,10 @@ pub enum ActError {
     Enforce(EnforceError),
     #[error("cannot make it accept plaintext again: {0}")]
     Relax(EnforceError),
+    #[error("cannot make it refuse clients without a certificate: {0}")]
+    Demand(EnforceError),
+    #[error("cannot make it accept clients without a certificate again: {0}")]
+    Excuse(EnforceError),
     #[error("its image is gone")]
     NoImage,
 }
@@ -87,26 +95,56 @@ pub async fn act(
     for step in steps {
         match step {
             Step::Issue(reason) => {
-                chain = issue(world, subject)?;
+                chain = issue(world, subject, reason)?;
                 info!(%reason, valid_until = %chain.first().map(Certificate::not_after).map_or_else(String::new, |end| end.date().to_string()), "certificate issued");
             }
             Step::Recreate => recreate(world, subject, chain.clone()).await?,
             Step::Serve(reason) => serve(world, subject, chain.clone(), reason, allowed).await?,
             Step::Enforce => {
+                crash::point("enforce");
                 enforce::enforce(world, subject).await.map_err(ActError::Enforce)?;
                 info!(mode = %subject.observed.desired.mode, "plaintext is refused: proved");
             }
             Step::Relax => {
                 enforce::relax(world, subject).await.map_err(ActError::Relax)?;
-                info!(mode = %subject.observed.desired.mode, "plaintext is accepted again: the rule of dbssl is out of pg_hba.conf");
+                info!(mode = %subject.observed.desired.mode, "plaintext is accepted again");
+            }
+            Step::Demand => {
+                enforce::demand(world, subject).await.map_err(ActError::Demand)?;
+                info!("clients without a certificate are refused: proved");
+            }
+            Step::Excuse => {
+                enforce::excuse(world, subject).await.map_err(ActError::Excuse)?;
+                info!("clients without a certificate are accepted again");
             }
         }
     }
     Ok(())
 }
 
+/// Sees to it that the certificate directory can be mounted now, by whoever starts the container, an agent running or
+/// not; whether it had to be made.
+pub fn prepare(world: &World, subject: &Subject) -> Result<bool, ActError> {
+    let turn = CertDir::open(subject.certificates.clone()).turn()?;
+    // The agent may have done it while this waited for its turn.
+    if matches!(directory(subject), Directory::Sound(_)) {
+        return Ok(false);
+    }
+    issue_in(turn, world, subject, &IssueReason::First)?;
+    Ok(true)
+}
+
 /// Issues a certificate and swaps it into the directory; the chain as it will be served.
-fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError> {
+fn issue(world: &World, subject: &Subject, reason: &IssueReason) -> Result<Vec<Certificate>, ActError> {
+    issue_in(CertDir::open(subject.certificates.clone()).turn()?, world, subject, reason)
+}
+
+fn issue_in(
+    _turn: Turn,
+    world: &World,
+    subject: &Subject,
+    reason: &IssueReason,
+) -> Result<Vec<Certificate>, ActError> {
     let authority = world.authority();
     let settings = &world.settings.certificates;
     let request = LeafRequest {
@@ -119,15 +157,23 @@ fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError>
         warn!(name = left_out.name, why = %left_out.why, "a name is left out of the certificate");
     }
     let now = clock::now();
-    let leaf = authority.issuing.issue(&request, now)?;
+    let (leaf, audited) = match external::leaf(world, subject, reason)? {
+        Some(leaf) => (leaf, Audited::LeafReceived),
+        None => (authority.issue(&request, now)?, Audited::LeafIssued),
+    };
     let chain: Vec<_> = std::iter::once(&leaf.certificate).chain(&leaf.chain).cloned().collect();
-    CaStore::open(world.roots.ca_store()).audit(Audited::LeafIssued, &leaf.certificate, now)?;
-    let contents: Vec<_> = subject
-        .spec
-        .files()
-        .iter()
-        .map(|file| (file, content(file.holds, &leaf, &chain, &authority.roots)))
-        .collect();
+    let store = CaStore::open(world.roots.ca_store());
+    store.audit(audited, &leaf.certificate, now)?;
+    let wanted = subject.spec.files(subject.demand.client_auth);
+    let mut client = None;
+    if wanted.iter().any(|file| file.holds.is_of_a_client()) {
+        let issued = credential::issue(&authority, request.key_type, request.lifetime, now)?;
+        store.audit(Audited::ProbeIssued, &issued.certificate, now)?;
+        client = Some(issued);
+    }
+    let of = |holds: Holds| client.as_ref().filter(|_| holds.is_of_a_client()).unwrap_or(&leaf);
+    let contents: Vec<_> =
+        wanted.iter().map(|file| (file, content(file.holds, of(file.holds), &authority.roots))).collect();
     let files: Vec<_> = contents
         .iter()
         .map(|(file, content)| CertFile {
@@ -138,16 +184,22 @@ fn issue(world: &World, subject: &Subject) -> Result<Vec<Certificate>, ActError>
         .collect();
     let directory = CertDir::open(subject.certificates.clone());
     directory.write(&files, subject.owner)?;
+    crash::point("leaf-swapped");
     directory.prune()?;
+    if matches!(reason, IssueReason::Signed { .. }) {
+        external::answered(world, subject.inspect.name())?;
+    }
     Ok(chain)
 }
 
-fn content(holds: Holds, leaf: &Leaf, chain: &[Certificate], roots: &[Certificate]) -> Secret {
+/// `leaf` is the server's, or its clients' where the file is theirs.
+fn content(holds: Holds, leaf: &Leaf, roots: &[Certificate]) -> Secret {
     let pem = |certificates: &[Certificate]| certificates.iter().map(Certificate::to_pem).collect::<String>();
+    let chain = || leaf.certificate.to_pem() + &pem(&leaf.chain);
     Secret::new(match holds {
-        Holds::Chain => pem(chain).into_bytes(),
-        Holds::Key => leaf.key.expose().to_vec(),
-        Holds::ChainAndKey => [pem(chain).as_bytes(), leaf.key.expose()].concat(),
+        Holds::Chain | Holds::ClientChain => chain().into_bytes(),
+        Holds::Key | Holds::ClientKey => leaf.key.expose().to_vec(),
+        Holds::ChainAndKey | Holds::ClientChainAndKey => [chain().as_bytes(), leaf.key.expose()].concat(),
         // MySQL's reload verifies the leaf alone against it (error 3888 else): so the rest of its chain, too.
         Holds::Ca => [pem(roots), pem(&leaf.chain)].concat().into_bytes(),
     })
@@ -161,9 +213,10 @@ async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> 
         data_directory: &data_directory,
         wiring: Wiring {
             source: &subject.certificates,
-            target: subject.spec.certificate_directory(),
-            flags: &subject.missing_flags,
-            mount: subject.missing_mount,
+            target: subject.spec.certificate_directory(&subject.inside.command),
+            command: &subject.missing.command,
+            healthcheck: subject.missing.healthcheck.as_deref(),
+            mount: subject.missing.mount,
             selinux: world.engine.selinux,
         },
         expectation: &subject.expectation(chain),
@@ -191,17 +244,22 @@ async fn serve(
 ) -> Result<(), ActError> {
     let expectation = subject.expectation(chain);
     let id = subject.inspect.id();
-    let why = match enforce::reload(world, &subject.inside).await {
+    let why = match enforce::reload(world, subject).await {
+        // It was not even asked: no reason to stop it.
+        Err(EnforceError::Docker(error)) => return Err(error.into()),
         Err(error) => error.to_string(),
-        Ok(()) => match prove::until_proved(world, id, clock::now(), &expectation, RELOAD).await {
-            Ok(()) => {
-                info!(%reason, "reloaded without a restart: proved");
-                return Ok(());
+        Ok(()) => {
+            crash::point("reloaded");
+            match prove::until_proved(world, id, clock::now(), &expectation, RELOAD).await {
+                Ok(()) => {
+                    info!(%reason, "reloaded without a restart: proved");
+                    return Ok(());
+                }
+                // Nothing was seen that is wrong, so a restart would be a guess at the database's expense.
+                Err(unseen @ Unproved::Deadline { served_other: false, .. }) => return Err(unseen.into()),
+                Err(unproved) => unproved.to_string(),
             }
-            // Nothing was seen that is wrong, so a restart would be a guess at the database's expense.
-            Err(unseen @ Unproved::Deadline { served_other: false, .. }) => return Err(unseen.into()),
-            Err(unproved) => unproved.to_string(),
-        },
+        }
     };
     if allowed != Redeploy::Auto {
         return Err(ActError::RestartForbidden { why });
@@ -224,13 +282,12 @@ async fn serve(
 /// learns last that a process has ended.
 async fn still_runs(world: &World, seen: &Inspect) -> Result<bool, DockerError> {
     const LOOKS: u32 = 5;
-    let started_at = |inspect: &Inspect| inspect.raw()["State"]["StartedAt"].clone();
     for look in 0..LOOKS {
         if look > 0 {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let now = world.docker.inspect(seen.id().as_str()).await?;
-        if !now.is_some_and(|now| now.running() && started_at(&now) == started_at(seen)) {
+        if !now.is_some_and(|now| now.running() && now.started_at() == seen.started_at()) {
             return Ok(false);
         }
     }

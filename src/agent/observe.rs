@@ -1,47 +1,56 @@
 //! Looks at one container: what its operator wants, what is there, what it serves. Changes nothing.
 
+mod directory;
+mod wiring;
+
 use std::path::PathBuf;
 
+pub(super) use directory::directory;
+
+pub use self::wiring::Missing;
 use super::{
     enforce::{self, Inside},
-    prove::{self, Expectation},
+    external,
+    prove::{self, Expectation, Sight},
     world::World,
 };
 use crate::{
     decide::{
-        gates::{self, Refusal},
-        labels::{self, LabelProblem, Reading},
-        names::{LeftOut, NameSources, Names, certificate_names},
-        plan::{Directory, Life, Observed, Plaintext, Serving, Wiring},
+        client,
+        external::External,
+        gates,
+        labels::{LabelProblem, Reading},
+        matching,
+        names::{LeftOut, certificate_names},
+        plan::{Directory, Life, Observed, Plaintext, Serving, Strangers, Wiring},
         server_user::{NoUser, on_host, server_user},
     },
-    engine::{self, Launch, Shape, Spec, Wired},
+    engine::{self, Demand, Preamble, Spec},
     host::{
         archive,
-        certdir::{CertDir, Held},
         docker::{DockerError, Listed},
+        mountinfo,
         probe::Plain,
+        process,
     },
     model::{
-        Desired, Engine, Owner, Sans,
-        inspect::{Health, Image, Inspect, State},
+        Engine, Owner, Sans,
+        inspect::{Health, Image, Inspect, Mount, State},
     },
-    pki::{Certificate, key_matches, read_pem},
+    pki::Certificate,
 };
 
-/// The label by which Compose names the service of a container, which is a DNS name on its networks.
-const COMPOSE_SERVICE: &str = "com.docker.compose.service";
 /// `/etc/passwd` of an image has some 1 KiB.
 const LARGEST_PASSWD: usize = 1 << 20;
 
 /// What a container is to us.
 #[derive(Debug)]
 pub enum Look {
-    /// Not labelled, or switched off.
+    /// Neither labelled nor matched in the config, or switched off.
     NotOurs,
-    /// Labelled, and the labels are wrong.
+    /// Its labels are wrong.
     Wrong(Vec<LabelProblem>),
-    /// Labelled, and nothing can be done with it.
+    /// Asked for, and nothing can be done with it.
     Unsuitable(String),
     Ours(Box<Subject>),
 }
@@ -57,9 +66,15 @@ pub struct Subject {
     pub certificates: PathBuf,
     /// Whose the key file has to be, as the host sees it.
     pub owner: Owner,
-    /// Flags to append and whether the directory has to be mounted; only while the wiring is missing.
-    pub missing_flags: Vec<String>,
-    pub missing_mount: bool,
+    /// Where it would serve plaintext.
+    pub plaintext_port: u16,
+    pub missing: Missing,
+    /// What its flags and rules are for: what was asked for, less what is not possible.
+    pub demand: Demand,
+    /// Why plaintext cannot be refused although the mode demands it.
+    pub shortfall: Option<String>,
+    /// Why clients without a certificate cannot be refused although they are to be.
+    pub open_to_strangers: Option<String>,
     pub left_out: Vec<LeftOut>,
     pub observed: Observed,
 }
@@ -67,7 +82,20 @@ pub struct Subject {
 impl Subject {
     /// What it has to serve with `chain`, leaf first, in its directory.
     pub fn expectation(&self, chain: Vec<Certificate>) -> Expectation {
-        Expectation { spec: self.spec, port: self.port, names: self.observed.names.clone(), chain }
+        Expectation {
+            spec: self.spec,
+            port: self.port,
+            names: self.observed.names.clone(),
+            chain,
+            presents: self.demand.requires_certificates()
+                || self.spec.demands_certificates(&self.missing.command),
+        }
+    }
+
+    /// Whether the probe needs a certificate for the container as it is.
+    fn wants_certificate(&self) -> bool {
+        let wired = self.observed.wiring == Wiring::Present;
+        wired && self.demand.requires_certificates() || self.spec.demands_certificates(&self.inside.command)
     }
 }
 
@@ -82,7 +110,7 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
     if !world.concerns(&inspect) {
         return Ok(Look::NotOurs);
     }
-    let desired = match labels::read(&inspect.labels()) {
+    let desired = match matching::read(&world.settings.matches, &inspect) {
         Reading::NotOurs | Reading::Disabled => return Ok(Look::NotOurs),
         Reading::Wrong(problems) => return Ok(Look::Wrong(problems)),
         Reading::Enabled(desired) => desired,
@@ -90,16 +118,11 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
     let image = world.docker.image(inspect.image_id()).await?;
     let Some(engine) = desired.engine.or_else(|| detect(&inspect, image.as_ref())) else {
         return Ok(Look::Unsuitable(
-            "cannot tell which database this is: set the label dbssl.engine to postgres, mysql, mariadb, redis or mongodb"
+            "cannot tell which database this is: set dbssl.engine, or engine where the config matches it, to postgres, mysql, mariadb, redis or mongodb"
                 .to_owned(),
         ));
     };
     let spec = engine::spec(engine);
-    if !spec.supported() {
-        return Ok(Look::Unsuitable(format!(
-            "{engine} is not supported by this version: it is left as it is"
-        )));
-    }
     let remap = world.engine.remap.filter(|_| inspect.host_config()["UsernsMode"] != "host");
     let user = user(world, &inspect, spec).await?;
     let (user, owner) = match user.and_then(|user| Ok((user, on_host(user, remap)?))) {
@@ -108,31 +131,37 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
     };
     let inside = Inside {
         id: inspect.id().clone(),
-        command: command(&inspect),
+        command: inspect.words(),
         environment: inspect.environment(),
         user,
     };
     let port = spec.port(&inside.command, &inside.environment);
-    let names = names(world, &inspect, &desired);
-    let wiring = wiring(world, &inspect, &desired, spec, &inside.command, image.as_ref());
-    let certificates = wiring.certificates.clone();
+    let names = certificate_names(&inspect, &desired.names, &world.settings.host_names);
+    let wiring = wiring::find(world, &inspect, &desired, spec, &inside, image.as_ref());
+    let authority = world.authority();
     let mut subject = Subject {
         port,
-        certificates,
+        plaintext_port: spec.plaintext_port(&inside.command, &inside.environment),
+        certificates: wiring.certificates,
         owner,
         inside,
-        missing_flags: wiring.flags,
-        missing_mount: wiring.mount,
+        missing: wiring.missing,
+        demand: wiring.demand,
+        shortfall: wiring.shortfall,
+        open_to_strangers: wiring.open_to_strangers,
         left_out: names.left_out,
         observed: Observed {
             container: inspect.name().to_string(),
             names: names.sans,
-            issuer: world.authority().issuing.certificate().clone(),
+            issuer: authority.issuing.certificate().clone(),
+            upper: authority.chain(),
+            external: External::default(),
             directory: Directory::Missing,
             life: life(&inspect, &wiring.state),
             wiring: wiring.state,
             serving: Serving::NotLooked,
             plaintext: Plaintext::NotLooked,
+            strangers: Strangers::NotLooked,
             desired,
         },
         inspect,
@@ -140,6 +169,7 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
         spec,
     };
     subject.observed.directory = directory(&subject);
+    subject.observed.external = external::read(world, &authority, &subject);
     look_closer(world, &mut subject).await?;
     Ok(Look::Ours(Box::new(subject)))
 }
@@ -153,7 +183,7 @@ pub async fn inside(world: &World, inspect: &Inspect) -> Result<Option<Inside>, 
     let user = user(world, inspect, engine::spec(Engine::Postgres)).await?;
     Ok(user.ok().map(|user| Inside {
         id: inspect.id().clone(),
-        command: command(inspect),
+        command: inspect.words(),
         environment: inspect.environment(),
         user,
     }))
@@ -165,129 +195,23 @@ async fn user(
     inspect: &Inspect,
     spec: &dyn Spec,
 ) -> Result<Result<Owner, NoUser>, DockerError> {
+    if let Some(known) = world.users.of(inspect, spec.engine()) {
+        return Ok(Ok(known));
+    }
     let passwd = archive::read_file(&world.docker, inspect.id(), "/etc/passwd", LARGEST_PASSWD).await?;
     let passwd = String::from_utf8_lossy(&passwd.unwrap_or_default()).into_owned();
-    Ok(server_user(inspect.user(), &passwd, spec.server_users()))
+    let user = server_user(inspect.user(), &passwd, spec.server_users());
+    if let Ok(user) = user {
+        world.users.remember(inspect, spec.engine(), user);
+    }
+    Ok(user)
 }
 
-fn command(inspect: &Inspect) -> Vec<String> {
-    inspect.entrypoint().unwrap_or_default().into_iter().chain(inspect.command()).collect()
-}
-
-fn detect(inspect: &Inspect, image: Option<&Image>) -> Option<Engine> {
+/// Which database it is, as far as that can be told.
+pub fn detect(inspect: &Inspect, image: Option<&Image>) -> Option<Engine> {
     let nothing = Image::default();
     let image = image.unwrap_or(&nothing);
-    engine::detect(inspect.image_name(), &command(inspect), &image.environment, &image.exposed_ports)
-}
-
-fn names(world: &World, inspect: &Inspect, desired: &Desired) -> Names {
-    let aliases = inspect.aliases();
-    certificate_names(&NameSources {
-        container: inspect.name().as_str(),
-        compose_service: inspect.label(COMPOSE_SERVICE),
-        aliases: aliases.iter().map(String::as_str).collect(),
-        made_up: [inspect.id().short()].into_iter().chain(inspect.default_hostname()).collect(),
-        addresses: inspect.fixed_addresses(),
-        host_names: Some(&world.settings.host_names),
-        asked: Some(&desired.names),
-    })
-}
-
-struct FoundWiring {
-    state: Wiring,
-    certificates: PathBuf,
-    flags: Vec<String>,
-    mount: bool,
-}
-
-/// What of the wiring is there. Whoever wrote it: a user may have put it into the Compose file.
-fn wiring(
-    world: &World,
-    inspect: &Inspect,
-    desired: &Desired,
-    spec: &dyn Spec,
-    command: &[String],
-    image: Option<&Image>,
-) -> FoundWiring {
-    let target = spec.certificate_directory();
-    let mounts = inspect.mounts();
-    let at_target = mounts.iter().find(|mount| mount.destination == target);
-    let below = mounts.iter().find(|mount| mount.destination.starts_with(&format!("{target}/")));
-    let ours = at_target.filter(|mount| mount.kind == "bind" && world.roots.owns(mount.source.as_ref()));
-    let certificates =
-        ours.map_or_else(|| world.roots.certificates(inspect.name()), |mount| PathBuf::from(&mount.source));
-    let found = |state, flags, mount| FoundWiring { state, certificates: certificates.clone(), flags, mount };
-
-    let foreign_mount = (at_target.is_some() && ours.is_none()) || below.is_some();
-    match spec.wired(command, desired.mode) {
-        Wired::Foreign(flags) => found(Wiring::Foreign(flags), Vec::new(), false),
-        Wired::Ours if foreign_mount => {
-            found(Wiring::Foreign(vec![format!("a mount of its own at {target}")]), Vec::new(), false)
-        }
-        Wired::Ours if ours.is_some() => found(Wiring::Present, Vec::new(), false),
-        Wired::Ours => found(Wiring::Missing, Vec::new(), true),
-        Wired::Conflict(flags) => {
-            let why = format!("its own flags contradict TLS by dbssl: {}; remove them", flags.join(" "));
-            found(Wiring::Refused(vec![Refusal::Command { why }]), Vec::new(), false)
-        }
-        Wired::Absent => {
-            let flags = spec.flags(desired.mode);
-            match shape(inspect, spec, image) {
-                Shape::Appendable => found(Wiring::Missing, flags, ours.is_none()),
-                Shape::ByHand(obstacle) => {
-                    let why = format!(
-                        "flags cannot be appended to its command, since {obstacle}; add them there by hand: {} (and mount {} at {target}, read-only)",
-                        flags.join(" "),
-                        certificates.display()
-                    );
-                    found(Wiring::Refused(vec![Refusal::Command { why }]), Vec::new(), false)
-                }
-            }
-        }
-    }
-}
-
-fn shape(inspect: &Inspect, spec: &dyn Spec, image: Option<&Image>) -> Shape {
-    let entrypoint = inspect.entrypoint().unwrap_or_default();
-    let command = inspect.command();
-    let container = Launch { entrypoint: &entrypoint, command: &command };
-    match image {
-        Some(image) => {
-            let entrypoint = image.entrypoint.clone().unwrap_or_default();
-            spec.command_shape(Launch { entrypoint: &entrypoint, command: &image.command }, container)
-        }
-        // The gates refuse a container whose image is gone.
-        None => Shape::Appendable,
-    }
-}
-
-/// The certificate directory, judged: whole files, the right owner and modes, a key that belongs to the leaf.
-fn directory(subject: &Subject) -> Directory {
-    let wanted: Vec<_> = subject.spec.files().iter().map(|file| (file.name, file.mode)).collect();
-    let files = match CertDir::open(subject.certificates.clone()).read(&wanted, subject.owner) {
-        Held::Missing => return Directory::Missing,
-        Held::Damaged(what) => return Directory::Damaged(what),
-        Held::Sound { files } => files,
-    };
-    let holding = |holds: &[engine::Holds]| {
-        let file = subject.spec.files().iter().find(|file| holds.contains(&file.holds))?;
-        files.get(file.name)
-    };
-    let chain = holding(&[engine::Holds::Chain, engine::Holds::ChainAndKey]);
-    let key = holding(&[engine::Holds::Key, engine::Holds::ChainAndKey]);
-    let (Some(chain), Some(key)) = (chain, key) else {
-        return Directory::Damaged(vec!["a file is missing".to_owned()]);
-    };
-    let chain = match read_pem(chain.expose()) {
-        Ok(chain) => chain,
-        Err(error) => return Directory::Damaged(vec![format!("the certificate cannot be read: {error}")]),
-    };
-    match chain.first().map(|leaf| key_matches(leaf, key.expose())) {
-        Some(Ok(true)) => Directory::Sound(chain),
-        Some(Ok(false)) => Directory::Damaged(vec!["the key belongs to another certificate".to_owned()]),
-        Some(Err(error)) => Directory::Damaged(vec![format!("the key cannot be read: {error}")]),
-        None => Directory::Damaged(vec!["the certificate file is empty".to_owned()]),
-    }
+    engine::detect(matching::image(inspect), &inspect.words(), &image.environment, &image.exposed_ports)
 }
 
 /// A health check counts before a recreation only: of a wired database, what it serves is seen directly, and an
@@ -314,15 +238,39 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
     if !subject.inspect.running() || (!wired && subject.observed.life != Life::Ready) {
         return Ok(());
     }
+    if !wired && initialises(&subject.inspect) {
+        subject.observed.life = Life::Starting("its entrypoint is at work".to_owned());
+        return Ok(());
+    }
     let names = if wired { subject.observed.names.clone() } else { Sans::new() };
-    let serving = prove::look(world, &subject.inspect, subject.spec, subject.port, &names).await;
+    let sight = Sight {
+        spec: subject.spec,
+        port: subject.port,
+        names: &names,
+        presents: subject.wants_certificate(),
+    };
+    let mut serving = prove::look(world, &subject.inspect, sight).await;
+    let mut plain = None;
+    if !wired && subject.plaintext_port != subject.port && matches!(serving, Serving::Unreachable(_)) {
+        // TLS would have a port of its own: what listens now is the other one.
+        let plain = plain.insert(prove::plaintext(world, subject).await);
+        serving = match plain {
+            Plain::Unreachable(why) => Serving::Unreachable(why.clone()),
+            Plain::NotReady(why) => Serving::Starting(why.clone()),
+            Plain::Refused => Serving::Unreachable(format!(
+                "nothing listens on its ports {} and {} (one that only its configuration file names is not seen: name it in the command)",
+                subject.port, subject.plaintext_port
+            )),
+            Plain::Accepted | Plain::Unclear(_) => Serving::Plaintext,
+        };
+    }
     if let Serving::Unreachable(why) | Serving::Starting(why) = &serving
         && subject.observed.life == Life::Ready
     {
         subject.observed.life = Life::Starting(why.clone());
     }
     match (&subject.observed.wiring, &serving) {
-        (Wiring::Missing, Serving::Tls { .. }) => {
+        (Wiring::Missing, Serving::Tls { chain, .. }) if !is_ours(world, subject, chain) => {
             let what = "its own configuration file turns TLS on".to_owned();
             subject.observed.wiring = Wiring::Foreign(vec![what]);
         }
@@ -332,15 +280,31 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
         }
         (Wiring::Missing, _) if subject.observed.life == Life::Ready => {
             // While it recovers or shuts down PostgreSQL says that it has no TLS before it says that it is not ready.
-            let plain = prove::plaintext(world, &subject.inspect, subject.spec, subject.port).await;
-            if let Plain::NotReady(why) | Plain::Unreachable(why) = plain {
-                subject.observed.life = Life::Starting(why);
-            } else {
-                before_recreation(world, subject).await?;
+            let plain = match plain {
+                Some(seen) => seen,
+                None => prove::plaintext(world, subject).await,
+            };
+            let serves_tls = matches!(serving, Serving::Tls { .. });
+            match plain {
+                Plain::NotReady(why) | Plain::Unreachable(why) => subject.observed.life = Life::Starting(why),
+                // Neither: it listens elsewhere, as MongoDB does while it initialises.
+                Plain::Refused if !serves_tls && matches!(subject.spec.preamble(), Preamble::Direct(_)) => {
+                    subject.observed.life = Life::Starting("it answers neither TLS nor plaintext".to_owned());
+                }
+                _ => before_recreation(world, subject).await?,
             }
         }
         (Wiring::Present, Serving::Tls { .. }) => {
-            subject.observed.plaintext = enforce::plaintext(world, subject).await;
+            let (plaintext, strangers) = enforce::admission(world, subject).await;
+            subject.observed.plaintext = match &subject.shortfall {
+                Some(why) => Plaintext::Unknown(why.clone()),
+                None => plaintext,
+            };
+            let why = subject.open_to_strangers.as_ref().or(subject.shortfall.as_ref());
+            subject.observed.strangers = match why {
+                Some(why) if strangers != Strangers::RefusedWithoutNeed => Strangers::Unknown(why.clone()),
+                _ => strangers,
+            };
         }
         _ => {}
     }
@@ -348,9 +312,29 @@ async fn look_closer(world: &World, subject: &mut Subject) -> Result<(), DockerE
     Ok(())
 }
 
+/// On the host's network loopback is all there is, and a temporary server of the first start listens there: it is told
+/// by the entrypoint's still being the container's main process.
+fn initialises(inspect: &Inspect) -> bool {
+    inspect.network_mode() == "host"
+        && process::program(inspect.pid()).is_some_and(|program| program.starts_with("docker-entrypoi"))
+}
+
+/// A certificate that nobody would miss: of our CA (the flags are for another mode, then), or made by the server for
+/// itself.
+fn is_ours(world: &World, subject: &Subject, chain: &[Certificate]) -> bool {
+    let Some(leaf) = chain.first() else { return false };
+    subject.spec.makes_itself(leaf.subject(), leaf.issuer())
+        || world.authority().roots.iter().any(|root| leaf.signed_by(root))
+        || matches!(&subject.observed.directory, Directory::Sound(held) if held.first() == Some(leaf))
+}
+
 async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), DockerError> {
     let inspect = &subject.inspect;
-    let changes = world.docker.changes(inspect.id()).await?;
+    let mut changes = world.docker.changes(inspect.id()).await?;
+    if let Some(client) = client::asked(&matching::read(&world.settings.matches, inspect), &inspect.labels())
+    {
+        changes = client::without_delivery(changes, &client);
+    }
     let listed = world.docker.list("").await?;
     let dependents = dependents(world, inspect, &listed).await?;
     let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
@@ -360,7 +344,11 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
         changes: &changes,
         dependents: &dependents,
         rootless: world.engine.rootless,
-        certificate_target: subject.missing_mount.then(|| subject.spec.certificate_directory()),
+        moved: &moved(inspect),
+        certificate_target: subject
+            .missing
+            .mount
+            .then(|| subject.spec.certificate_directory(&subject.inside.command)),
         data_directory: &data_directory,
         volatile: subject.spec.volatile_paths(),
     });
@@ -379,11 +367,24 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
             subject.inspect.id().short()
         ));
         subject.observed.directory = directory(subject);
+        subject.observed.external = external::read(world, &world.authority(), subject);
     }
     Ok(())
 }
 
-/// Names of the containers that live off this one. One look at each container: only before a recreation.
+/// Mounts from the host whose path there leads somewhere else by now. Docker looks at the path again when it starts a
+/// container, and where there is nothing it makes an empty folder.
+fn moved(inspect: &Inspect) -> Vec<Mount> {
+    let mut mounts = inspect.mounts();
+    mounts.retain(|mount| {
+        mount.kind == "bind"
+            && mountinfo::has_moved(inspect.pid(), mount.source.as_ref(), &mount.destination) == Some(true)
+    });
+    mounts
+}
+
+/// Names of the containers that live off this one. One look at each container, only before a recreation: Docker's list
+/// tells whose network a container has, and not whose processes, IPC, volumes or links.
 async fn dependents(world: &World, inspect: &Inspect, listed: &[Listed]) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
     for listed in listed {
@@ -400,16 +401,11 @@ async fn dependents(world: &World, inspect: &Inspect, listed: &[Listed]) -> Resu
 /// A command that somebody runs in the container right now and that is not its health check. Only the
 /// program's name: arguments may hold passwords.
 pub(super) async fn foreign_exec(world: &World, inspect: &Inspect) -> Result<Option<String>, DockerError> {
-    let check: Vec<&str> = inspect.config()["Healthcheck"]["Test"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|word| word.as_str())
-        .collect();
+    let check = inspect.healthcheck();
     for exec in inspect.exec_ids() {
         if let Some(words) = world.docker.running_exec(&exec).await? {
             // Test is ["CMD", words…] or ["CMD-SHELL", script], which the shell gets as its last word.
-            let is_check = words.last().map(String::as_str) == check.last().copied() && check.len() > 1;
+            let is_check = words.last() == check.last() && check.len() > 1;
             if !is_check {
                 return Ok(Some(words.first().cloned().unwrap_or_default()));
             }

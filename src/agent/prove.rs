@@ -3,20 +3,20 @@
 //! A proof is three things at once (a handshake alone is not one): a client's own verification over the
 //! wire, our strict check of the chain as served, and the served leaf being the one in the directory.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::world::World;
+use super::{credential, observe::Subject, world::World};
 use crate::{
-    decide::plan::Serving,
+    decide::plan::{Serving, serves},
     engine::Spec,
     host::{
         clock,
         docker::DockerError,
-        probe::{self, Plain, Served, Target},
+        probe::{Plain, Served, Target, Unproved as Denied},
     },
     model::{
         ContainerId, San, Sans,
@@ -34,6 +34,8 @@ pub struct Expectation {
     pub names: Sans,
     /// Leaf first: what lies in the certificate directory.
     pub chain: Vec<Certificate>,
+    /// Whether the probe needs a certificate of its own.
+    pub presents: bool,
 }
 
 impl std::fmt::Debug for Expectation {
@@ -98,7 +100,13 @@ pub async fn until_proved(
             continue;
         }
         was_down = false;
-        let seen = look(world, &inspect, expectation.spec, expectation.port, &expectation.names).await;
+        let sight = Sight {
+            spec: expectation.spec,
+            port: expectation.port,
+            names: &expectation.names,
+            presents: expectation.presents,
+        };
+        let seen = look(world, &inspect, sight).await;
         let Some(last) = unproved(&seen, expectation) else { return Ok(()) };
         if matches!(seen, Serving::Starting(_)) {
             // A database that recovers after a crash speaks, and says that it is at it: that is no failure.
@@ -107,7 +115,7 @@ pub async fn until_proved(
         if Instant::now() + pause >= end {
             let served_other = match &seen {
                 Serving::Unreachable(_) | Serving::Starting(_) | Serving::NotLooked => false,
-                Serving::Tls { chain, .. } => *chain != expectation.chain,
+                Serving::Tls { chain, .. } => !serves(chain, &expectation.chain),
                 Serving::Plaintext | Serving::Failed(_) => true,
             };
             return Err(Unproved::Deadline { limit: start.elapsed(), last, served_other });
@@ -125,24 +133,30 @@ fn unproved(seen: &Serving, expectation: &Expectation) -> Option<String> {
         Serving::Starting(why) => Some(format!("it is still starting: {why}")),
         Serving::Plaintext => Some("the server offers no TLS".to_owned()),
         Serving::Failed(why) => Some(format!("the TLS handshake failed: {why}")),
-        Serving::Tls { chain, .. } if *chain != expectation.chain => {
+        Serving::Tls { chain, .. } if !serves(chain, &expectation.chain) => {
             Some("it serves another certificate than the one that was issued".to_owned())
         }
         Serving::Tls { verified, .. } => verified.clone().err(),
     }
 }
 
+/// What is looked at.
+#[derive(Clone, Copy)]
+pub struct Sight<'a> {
+    pub spec: &'static dyn Spec,
+    pub port: u16,
+    pub names: &'a Sans,
+    /// Whether the probe shows a certificate of its own: without need it does not, as a server that trusts another CA
+    /// would turn it away.
+    pub presents: bool,
+}
+
 /// One look: the handshake, a verifying client's handshake, and the strict check of the chain.
-pub async fn look(
-    world: &World,
-    inspect: &Inspect,
-    spec: &'static dyn Spec,
-    port: u16,
-    names: &Sans,
-) -> Serving {
+pub async fn look(world: &World, inspect: &Inspect, sight: Sight<'_>) -> Serving {
     let limit = world.settings.docker.probe_timeout;
-    let target = target(inspect, spec, port, names);
-    let chain = match probe::handshake(&target, limit).await {
+    let (names, identity) = (sight.names, sight.presents.then(|| credential::identity(world)).flatten());
+    let target = Target { identity, ..target(inspect, sight.spec, sight.port, names) };
+    let chain = match world.probe.handshake(&target, limit).await {
         Served::Unreachable(why) => return Serving::Unreachable(why),
         Served::NotReady(why) => return Serving::Starting(why),
         Served::Plaintext => return Serving::Plaintext,
@@ -169,38 +183,50 @@ async fn verify(
     names: &Sans,
     now: OffsetDateTime,
 ) -> Result<Result<(), String>, String> {
-    let roots = world.authority().roots.clone();
-    if let Err(problem) = check_chain(chain, &roots, names, now) {
-        return Ok(Err(problem.to_string()));
+    let authority = world.authority();
+    // Each root alone has to be enough: a client may know just one of them.
+    for root in &authority.verifiers(chain) {
+        if let Err(problem) = check_chain(chain, std::slice::from_ref(root), names, now) {
+            return Ok(Err(problem.to_string()));
+        }
+        let anchor = CertificateDer::from(root.der());
+        match world.probe.verifies(target, &[anchor], now, world.settings.docker.probe_timeout).await {
+            Ok(_) => {}
+            Err(error @ (Denied::Rejected(_) | Denied::BadName(_) | Denied::BadRoot(_))) => {
+                return Ok(Err(error.to_string()));
+            }
+            // The handshake before this one went well: the server is going down, or is overloaded.
+            Err(error) => return Err(error.to_string()),
+        }
     }
-    let anchors: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.der())).collect();
-    let verified = probe::verifies(target, &anchors, now, world.settings.docker.probe_timeout).await;
-    match verified {
-        Ok(_) => Ok(Ok(())),
-        Err(
-            error
-            @ (probe::Unproved::Rejected(_) | probe::Unproved::BadName(_) | probe::Unproved::BadRoot(_)),
-        ) => Ok(Err(error.to_string())),
-        // The handshake before this one went well: the server is going down, or is overloaded.
-        Err(error) => Err(error.to_string()),
-    }
+    Ok(Ok(()))
 }
 
 /// Whether a client from outside gets in without TLS.
-pub async fn plaintext(world: &World, inspect: &Inspect, spec: &'static dyn Spec, port: u16) -> Plain {
-    probe::plaintext(&target(inspect, spec, port, &Sans::new()), world.settings.docker.probe_timeout).await
+pub async fn plaintext(world: &World, subject: &Subject) -> Plain {
+    let target = target(&subject.inspect, subject.spec, subject.plaintext_port, &Sans::new());
+    world.probe.plaintext(&target, world.settings.docker.probe_timeout).await
+}
+
+/// Whether a client from outside gets in by TLS, with a certificate of ours or without any.
+pub async fn admits(world: &World, subject: &Subject, presents: bool) -> Plain {
+    let identity = presents.then(|| credential::identity(world)).flatten();
+    if presents && identity.is_none() {
+        return Plain::Unclear("the probe has no certificate".to_owned());
+    }
+    let target =
+        Target { identity, ..target(&subject.inspect, subject.spec, subject.port, &subject.observed.names) };
+    world.probe.admits(&target, world.settings.docker.probe_timeout).await
 }
 
 fn target(inspect: &Inspect, spec: &'static dyn Spec, port: u16, names: &Sans) -> Target {
     Target {
-        addresses: addresses(inspect, port),
+        addresses: inspect.own_addresses(port),
+        published: inspect.published_addresses(port),
         preamble: spec.preamble(),
         name: shown_name(inspect, names),
+        identity: None,
     }
-}
-
-fn addresses(inspect: &Inspect, port: u16) -> Vec<SocketAddr> {
-    inspect.addresses(port)
 }
 
 /// The name to verify over the wire: the container's own if the certificate has it. All names are checked in
@@ -217,7 +243,11 @@ async fn ended(world: &World, inspect: &Inspect, since: OffsetDateTime) -> Resul
     }
     let code = inspect.exit_code();
     let lines = world.docker.last_lines(inspect.id(), LAST_WORDS).await.unwrap_or_default();
-    let secrets: Vec<String> = inspect.environment().into_values().filter(|value| value.len() >= 4).collect();
+    let command = inspect.command();
+    let behind = |option: &String| option.contains("pass") || option.contains("auth");
+    let of_command = command.windows(2).filter(|pair| behind(&pair[0])).map(|pair| pair[1].clone());
+    let of_environment = inspect.environment().into_values();
+    let secrets: Vec<String> = of_environment.chain(of_command).filter(|value| value.len() >= 4).collect();
     let words = lines.iter().map(|line| presentable(line, &secrets)).collect::<Vec<_>>().join(" | ");
     Ok(Unproved::Exited { code, words: if words.is_empty() { "none".to_owned() } else { words } })
 }

@@ -1,6 +1,6 @@
 //! One run over one container: observe, decide, apply, and look again until nothing is left to do.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -8,21 +8,25 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{
     act::{ActError, act},
-    enforce,
+    enforce, external,
     observe::{Look, Subject, observe},
+    prove::Unproved,
     redeploy::RedeployError,
     world::World,
 };
 use crate::{
     decide::{
-        plan::{Life, Plan, Step, Wait, plan},
+        labels,
+        plan::{Life, Plan, Step, Wait, Wiring, plan},
         queue::backoff,
     },
+    engine,
     host::{certdir::CertDir, clock, docker::DockerError, journal::PARKED, setbacks},
     model::{
-        ContainerId, ContainerName, Redeploy,
+        ContainerId, ContainerName, Engine, Redeploy,
         inspect::{Inspect, State},
     },
+    shown::with_causes,
 };
 
 /// What is remembered of a container between two runs. Losing it costs a log line, nothing else.
@@ -35,13 +39,24 @@ pub struct Memory {
     /// The last trouble that was seen, and is said if it lasts; for as long as the container runs without a restart.
     doubt: Option<String>,
     running_since: Option<OffsetDateTime>,
+    /// What is amiss with a certificate that somebody else signs.
+    paper: external::Trouble,
     /// Failures in a row.
     failures: u32,
     /// Looks in a row that found it starting, and since when.
     starting: u32,
     starting_since: Option<Instant>,
+    /// Whether it was last seen to serve nothing but what the CA in force issued.
+    in_line: bool,
     /// When it was recreated, in the last hour.
     recreated: Vec<Instant>,
+}
+
+impl Memory {
+    /// Whether nothing of a former CA is served.
+    pub fn in_line(&self) -> bool {
+        self.in_line
+    }
 }
 
 /// When to look again, at the latest. The certificate's own deadline comes by the wall clock, which is looked
@@ -65,6 +80,7 @@ pub async fn reconcile(
     ordered: bool,
 ) -> (Memory, Option<Duration>) {
     let span = info_span!("database", container = %name);
+    memory.in_line = false;
     let again = async {
         if ordered {
             setbacks::clear(&world.roots.state, name);
@@ -92,7 +108,10 @@ async fn rounds(
     ordered: bool,
 ) -> Result<Option<Duration>, DockerError> {
     for _ in 0..ROUNDS {
-        let Some(inspect) = world.docker.inspect(name.as_str()).await? else { return Ok(None) };
+        let Some(inspect) = world.docker.inspect(name.as_str()).await? else {
+            memory.in_line = true;
+            return Ok(None);
+        };
         if memory.running_since != inspect.started_at() {
             (memory.running_since, memory.doubt) = (inspect.started_at(), None);
         }
@@ -105,18 +124,20 @@ async fn rounds(
         {
             // Between the two calls of `docker run`, or a rehearsal of ours (its start brings us back); being removed;
             // or not ours.
+            memory.in_line = !inspect.running();
             return Ok(None);
         }
         let subject = match observe(world, inspect.clone()).await? {
             Look::NotOurs => {
-                release(world, &inspect).await?;
+                release(world, &inspect, memory).await?;
+                memory.in_line = true;
                 return Ok(None);
             }
             Look::Wrong(problems) => {
-                let problems = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                say(memory, problems, |problems| {
+                say(memory, labels::in_one_line(&problems), |problems| {
                     warn!(problems, "its labels are wrong, so it is not touched: mend them");
                 });
+                memory.in_line = wired(world, &inspect).is_none();
                 return Ok(None);
             }
             Look::Unsuitable(why) => {
@@ -124,21 +145,26 @@ async fn rounds(
                     return Ok(Some(SECOND_LOOK));
                 }
                 say(memory, why, |why| warn!(why, "it is not touched"));
+                memory.in_line = wired(world, &inspect).is_none();
                 return Ok(None);
             }
             Look::Ours(subject) => subject,
         };
+        let soon = external::see_to(world, &subject, &mut memory.paper);
         let allowed = if ordered { Redeploy::Auto } else { subject.observed.desired.redeploy };
         let now = clock::now();
         let plan = plan(&subject.observed, allowed, now);
         let steps = match plan {
             Plan::Act(steps) => steps,
-            plan => return Ok(Some(rest(&plan, &subject, memory, now))),
+            plan => {
+                memory.in_line = in_line(&plan, &subject);
+                let rest = rest(&plan, &subject, memory, now);
+                return Ok(Some(soon.map_or(rest, |soon| soon.min(rest))));
+            }
         };
         (memory.starting, memory.starting_since) = (0, None);
-        let held_until = setbacks::read(&world.roots.state, name)
-            .map(|setback| setback.retry_at(&id))
-            .filter(|retry_at| now < *retry_at);
+        let held_until =
+            setbacks::read(&world.roots.state, name).and_then(|setback| setback.holds_until(&id, now));
         if steps.contains(&Step::Recreate)
             && !ordered
             && let Some(rest) = held_back(world, memory, &id, held_until.map(|retry_at| until(retry_at, now)))
@@ -170,7 +196,8 @@ async fn rounds(
 
 /// What is said, if anything, where there is nothing to do now; and when to look again.
 fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime) -> Duration {
-    if !matches!(plan, Plan::Wait { why: Wait::Life(Life::Starting(_)), .. }) {
+    let starts = matches!(subject.observed.life, Life::Starting(_)) && matches!(plan, Plan::Foreign(_));
+    if !starts && !matches!(plan, Plan::Wait { why: Wait::Life(Life::Starting(_)), .. }) {
         (memory.starting, memory.starting_since) = (0, None);
     }
     match plan {
@@ -198,6 +225,13 @@ fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime
             memory.ready = None;
             LONGEST
         }
+        // Said when it answers, so that the end of its certificate is seen.
+        Plan::Foreign(_)
+            if starts && memory.starting_since.get_or_insert_with(Instant::now).elapsed() <= LONG_START =>
+        {
+            memory.starting += 1;
+            starting_pause(memory.starting)
+        }
         Plan::Foreign(_) => {
             say(memory, foreign(subject, plan), |plan| info!(plan, "it is left alone"));
             LONGEST
@@ -209,6 +243,20 @@ fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime
             say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
             LONGEST
         }
+    }
+}
+
+/// Whether nothing is served, or will be when it goes on, but what the CA in force issued.
+fn in_line(plan: &Plan, subject: &Subject) -> bool {
+    match plan {
+        Plan::Settled { .. } | Plan::NotEnforced(_) | Plan::Foreign(_) => true,
+        // Without our wiring nothing of ours is served. What is stopped begins with what lies in its directory.
+        Plan::Wait { pending, .. } => {
+            let stopped = matches!(subject.inspect.state(), State::Exited);
+            subject.observed.wiring != Wiring::Present || stopped && pending.is_empty()
+        }
+        Plan::Refuse(_) => subject.observed.wiring != Wiring::Present,
+        Plan::Act(_) => false,
     }
 }
 
@@ -260,31 +308,52 @@ fn failed(
 ) -> Duration {
     memory.failures += 1;
     memory.ready = None;
-    let stopped_it = matches!(
-        error,
-        ActError::RolledBack(_)
-            | ActError::Down(_)
-            | ActError::Kept(_)
-            | ActError::Restart(_)
-            | ActError::Restarted(_)
-            | ActError::Redeploy(RedeployError::Rehearsal(_) | RedeployError::ParkedNameTaken(_))
-    );
+    // That a file could not be written is half of it; why, is what somebody has to mend.
+    let text = with_causes(error);
+    let interrupted = was_interrupted(error);
+    let stopped_it = interrupted
+        || matches!(
+            error,
+            ActError::RolledBack(_)
+                | ActError::Down(_)
+                | ActError::Kept(_)
+                | ActError::Restart(_)
+                | ActError::Restarted(_)
+                | ActError::Redeploy(RedeployError::Rehearsal(_) | RedeployError::ParkedNameTaken(_))
+        );
     if !stopped_it {
-        if lasts(memory, &error.to_string()) {
-            say(memory, error.to_string(), |why| warn!(why, "not done; it will be tried again"));
+        if lasts(memory, &text) {
+            say(memory, text, |why| warn!(why, "not done; it will be tried again"));
         }
-        return backoff(memory.failures);
+        // What the server refused three times it will refuse until somebody changes something.
+        let waits_for_a_human = matches!(error, ActError::RestartForbidden { .. }) && memory.failures > 3;
+        return if waits_for_a_human { LONGEST } else { backoff(memory.failures) };
     }
-    let retry_at = match setbacks::add(&world.roots.state, name, id, error.to_string(), false, now) {
+    let retry_at = match setbacks::add(&world.roots.state, name, id, text.clone(), interrupted, now) {
         Ok(setback) => setback.retry_at(id),
         Err(failure) => {
             warn!(%failure, "the setback cannot be recorded: after a restart of dbssl it is tried again at once");
             now + time::Duration::HOUR
         }
     };
-    error!(why = %error, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
-    memory.said = Some(error.to_string());
+    memory.said = Some(text.clone());
+    if retry_at <= now {
+        warn!(why = %text, "interrupted; it will be tried again");
+        return until(retry_at, now);
+    }
+    error!(why = %text, next_try = %retry_at.replace_nanosecond(0).unwrap_or(retry_at), "not done; mend the cause, then run dbssl apply or wait");
     until(retry_at, now)
+}
+
+/// Whether Docker died in the middle: whatever was tried may be all right.
+fn was_interrupted(error: &ActError) -> bool {
+    match error {
+        ActError::Redeploy(RedeployError::Interrupted(_)) => true,
+        ActError::Restart(RedeployError::Docker(error)) | ActError::Restarted(Unproved::Docker(error)) => {
+            error.engine_gone()
+        }
+        _ => false,
+    }
 }
 
 /// Whether a trouble was there at the look before this one, too. Its user may be stopping or removing the container at
@@ -324,10 +393,12 @@ fn foreign(subject: &Subject, plan: &Plan) -> String {
     }
 }
 
-/// A container of a name that was ours and is no longer labelled. The rule in its `pg_hba.conf` would shut
-/// out everybody now that it has no TLS: take it back. That is the only thing that is ever done to it.
-async fn release(world: &World, inspect: &Inspect) -> Result<(), DockerError> {
-    let directory = world.roots.certificates(inspect.name());
+/// A container that was ours, or of a name that was, and that is neither labelled nor matched in the config any more.
+/// The rule in its `pg_hba.conf` would shut out everybody once it has no TLS: take it back. That is the only thing
+/// that is ever done to it.
+async fn release(world: &World, inspect: &Inspect, memory: &mut Memory) -> Result<(), DockerError> {
+    let wired = wired(world, inspect);
+    let directory = wired.clone().unwrap_or_else(|| world.roots.certificates(inspect.name()));
     if !directory.exists() || !inspect.running() {
         return Ok(());
     }
@@ -338,20 +409,83 @@ async fn release(world: &World, inspect: &Inspect) -> Result<(), DockerError> {
         .list("")
         .await?
         .iter()
-        .any(|listed| listed.mounts.iter().any(|(source, _)| *source == path))
+        .any(|listed| listed.id != *inspect.id() && listed.mounts.iter().any(|(source, _)| *source == path))
     {
         return Ok(());
     }
+    external::forget(world, inspect.name());
     match enforce::release(world, inspect).await {
-        Ok(true) => info!("no longer labelled: took the rule of dbssl out of its pg_hba.conf"),
+        Ok(true) => info!("no longer ours: took the rule of dbssl out of its pg_hba.conf"),
         Ok(false) => {}
         Err(error) => {
-            warn!(%error, "no longer labelled, and the rule of dbssl cannot be taken out of its pg_hba.conf: remove the block by hand");
+            warn!(%error, "no longer ours, and the rule of dbssl cannot be taken out of its pg_hba.conf: remove the block by hand");
             return Ok(());
         }
     }
-    if let Err(error) = CertDir::open(directory).remove() {
-        warn!(%error, "its certificate directory cannot be removed");
+    if wired.is_some() {
+        // A label goes only with its container; an entry of the config goes without it.
+        say(memory, "neither labelled nor matched in the config any more".to_owned(), |why| {
+            warn!(
+                why,
+                "it goes on serving the certificate that it has, which is not renewed: recreate it without the mount and the flags of dbssl"
+            );
+        });
+    } else if let Err(error) = CertDir::open(directory).remove() {
+        warn!(error = %with_causes(&error), "its certificate directory cannot be removed");
     }
     Ok(())
+}
+
+/// The certificate directory that a container has mounted where its server reads it.
+fn wired(world: &World, inspect: &Inspect) -> Option<PathBuf> {
+    let command = inspect.words();
+    let read_from = |path: &str| {
+        Engine::ALL.into_iter().any(|engine| engine::spec(engine).certificate_directory(&command) == path)
+    };
+    let mounts = inspect.mounts().into_iter().filter(|mount| read_from(&mount.destination));
+    mounts.map(|mount| PathBuf::from(mount.source)).find(|source| world.roots.is_certificates(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::docker::Failure;
+
+    fn docker(failure: Failure) -> DockerError {
+        DockerError { call: "start", object: "db".into(), failure }
+    }
+
+    #[test]
+    fn only_what_dockers_death_ended_is_an_interruption() {
+        let gone = || docker(Failure::Unreachable("connection refused".into()));
+        let refused = || docker(Failure::Refused { status: 500, message: "no such file".into() });
+        for interrupted in [
+            ActError::Redeploy(RedeployError::Interrupted("no answer".into())),
+            ActError::Restart(RedeployError::Docker(gone())),
+            ActError::Restarted(Unproved::Docker(gone())),
+        ] {
+            assert!(was_interrupted(&interrupted), "{interrupted}");
+        }
+        for other in [
+            ActError::RolledBack("the server offers no TLS".into()),
+            ActError::Down("Docker is away".into()),
+            // Before anything was begun: there is nothing to record.
+            ActError::Docker(gone()),
+            ActError::Redeploy(RedeployError::Docker(gone())),
+            ActError::Restart(RedeployError::Docker(refused())),
+            ActError::Restarted(Unproved::Stopped),
+            ActError::Restarted(Unproved::Docker(refused())),
+        ] {
+            assert!(!was_interrupted(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_redeploy_reads_as_one_that_was_rolled_back() {
+        let why = "it was interrupted before it was proved";
+        assert_eq!(
+            ActError::Redeploy(RedeployError::Interrupted(why.into())).to_string(),
+            ActError::RolledBack(why.into()).to_string()
+        );
+    }
 }

@@ -19,6 +19,7 @@ use tracing::warn;
 use super::{
     prove::{self, Expectation, Unproved},
     settle::{self, Settled, Verdict},
+    sweep::{REHEARSAL, REHEARSED, is_rehearsal},
     world::World,
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         successor::{Dialect, OPERATION_LABEL, Successor, Wiring, rehearsal, successor},
     },
     host::{
-        archive, clock,
+        archive, clock, crash,
         docker::{Docker, DockerError, NEVER_KILL},
         journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
     },
@@ -38,8 +39,6 @@ use crate::{
     },
 };
 
-/// What `dbssl.operation` says on a container that only rehearses.
-pub const REHEARSAL: &str = "rehearsal";
 /// The most that is carried from one container's own layer to the next: Compose's secrets.
 const LARGEST_SECRETS: usize = 8 << 20;
 
@@ -55,7 +54,7 @@ pub struct Job<'a> {
     pub expectation: &'a Expectation,
 }
 
-/// Why nothing was begun.
+/// Why nothing was begun, or what was begun says nothing of the redeploy itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeployError {
     #[error("Docker would not make the same container again: {0}")]
@@ -66,6 +65,9 @@ pub enum RedeployError {
     Changed,
     #[error("a container named {0} is left from earlier: look what it is, and remove or rename it")]
     ParkedNameTaken(String),
+    /// Docker died in the middle: the redeploy itself may be all right.
+    #[error("the redeploy was rolled back: {0}")]
+    Interrupted(String),
     #[error(transparent)]
     Docker(#[from] DockerError),
     #[error(transparent)]
@@ -108,7 +110,13 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     rehearse(docker, job.old, &successor).await?;
     let secrets = layer_secrets(docker, job.old).await?;
     // What was seen is some time ago.
-    if !docker.inspect(job.old.id().as_str()).await?.is_some_and(|now| now.state() == State::Running) {
+    let same = |now: &Inspect| {
+        now.name() == job.old.name()
+            && now.config() == job.old.config()
+            && now.host_config() == job.old.host_config()
+    };
+    let now = docker.inspect(job.old.id().as_str()).await?;
+    if !now.is_some_and(|now| now.state() == State::Running && same(&now)) {
         return Err(RedeployError::Changed);
     }
 
@@ -122,11 +130,15 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
         Err(abort) => Verdict::Failed(abort.to_string()),
     };
     let interruption = begun.elapsed();
-    let settled = settle::until_settled(world, operation, journal, verdict).await;
-    Ok(match settled {
-        Settled::Committed { .. } => Settled::Committed { interruption: Some(interruption) },
-        other => other,
-    })
+    let docker_died = verdict == Verdict::Unknown;
+    let ended = settle::until_settled(world, operation, journal, verdict).await;
+    match ended.settled {
+        Settled::Committed { .. } => Ok(Settled::Committed { interruption: Some(interruption) }),
+        Settled::RolledBack { why } if docker_died || ended.docker_died => {
+            Err(RedeployError::Interrupted(why))
+        }
+        other => Ok(other),
+    }
 }
 
 /// A restart of the same container, recorded so that a crash in the middle leaves it running.
@@ -138,6 +150,7 @@ pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> 
         Ok(()) => world.docker.restart(old.id(), grace(old, world)).await.map_err(RedeployError::from),
         Err(error) => Err(error.into()),
     };
+    crash::point("restarted");
     // Also when Docker says that it is done: it must run, and the journal must go.
     settle::until_settled(world, operation, journal, Verdict::Unknown).await;
     restarted
@@ -173,6 +186,7 @@ async fn attempt(
     let since = clock::now();
     let mut stop = pin!(docker.stop(old, grace(job.old, world)));
     let stopped = tokio::select! {
+        biased;
         stopped = &mut stop => Some(stopped),
         () = docker.process_ended(old, since) => None,
     };
@@ -186,7 +200,7 @@ async fn attempt(
             docker.connect_network(network, &new, endpoint).await?;
         }
         for (folder, tar) in secrets {
-            docker.upload(&new, &folder, tar).await?;
+            docker.put(&new, &folder, tar).await?;
         }
         Ok::<_, Abort>(new)
     };
@@ -268,6 +282,7 @@ pub(super) async fn prove_successor(
         return proved.await;
     }
     tokio::select! {
+        biased;
         proved = proved => proved,
         () = runs_again(&world.docker, old.id()) => {
             warn!("somebody started the parked container: stopping it at once");
@@ -292,7 +307,7 @@ async fn rehearse(docker: &Docker, old: &Inspect, successor: &Successor) -> Resu
     let mut rehearsal = rehearsal(successor);
     rehearsal.body["Labels"][OPERATION_LABEL] = REHEARSAL.into();
     rehearsal.expected["Config"]["Labels"][OPERATION_LABEL] = REHEARSAL.into();
-    let name = format!("{}.dbssl-rehearsal", old.name());
+    let name = format!("{}{REHEARSED}", old.name());
     if let Some(left) = docker.inspect(&name).await?
         && is_rehearsal(&left)
     {
@@ -311,11 +326,6 @@ async fn rehearse(docker: &Docker, old: &Inspect, successor: &Successor) -> Resu
     removed?;
     let differences = differences(&rehearsal.expected, &found);
     if differences.is_empty() { Ok(()) } else { Err(RedeployError::Rehearsal(list(&differences))) }
-}
-
-/// A container that was made to rehearse and never ran.
-pub(super) fn is_rehearsal(found: &Inspect) -> bool {
-    found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
 }
 
 /// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that

@@ -7,8 +7,12 @@
 //! - Nothing here waits for a container: looking, issuing and redeploying are runs of their own.
 //! - A signal to stop lets the redeploys under way come to their end.
 
+mod cas;
+mod questions;
+mod signed;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -21,33 +25,39 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
+use self::{
+    cas::{Stamps, establish, tell_of, warnings},
+    questions::Questions,
+};
 use super::{
+    candidate, client,
+    clients::Clients,
     reconcile::{Memory, reconcile},
+    rollover::Rollover,
     settle,
+    sweep::{is_left, sweep},
     world::World,
 };
 use crate::{
     config::Settings,
     decide::queue::{Queue, backoff},
     host::{
-        castore::{Authority, CaStore, CaStoreError},
+        castore::{Authority, CaStore, CaStoreError, Rules},
         clock,
         docker::{Docker, DockerError, Event, EventKind, Listed},
         requests,
+        stamp::Stamp,
         systemd::Notifier,
         watch::Watch,
     },
     model::{ContainerId, ContainerName},
+    shown::with_causes,
 };
 
-/// The prefix of every label that is ours.
-const LABELS: &str = "dbssl.";
 /// While something takes long, the service manager is told this often that it goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long what is under way may keep the agent from ending.
 const LONGEST_END: Duration = Duration::from_secs(15 * 60);
-/// After a file changed, until it is read.
-const QUIET: Duration = Duration::from_millis(100);
 
 /// Why the daemon cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -66,23 +76,50 @@ pub async fn run(
     notifier: &Notifier,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let authority = match establish(&settings, host_name) {
-        Ok(authority) => authority,
-        Err(error) => match CaStore::recorded(&settings.roots, clock::now()) {
-            // Renewals must not wait for somebody to mend that file.
-            Ok(Some(authority)) => {
-                error!(%error, "the CA cannot be brought in order: the one on record stays in force");
-                authority
-            }
-            _ => return Err(error.into()),
-        },
-    };
+    let authority = authority(&settings, host_name)?;
     tokio::pin!(stop);
     let (docker, engine) = tokio::select! {
+        biased;
         connected = with_watchdog(notifier, connect(socket, notifier)) => connected,
         () = &mut stop => return Ok(()),
     };
     let world = Arc::new(World::new(docker, engine, settings, authority));
+    let watch = watch(&world);
+    serve(world, host_name, watch, notifier, stop).await
+}
+
+/// The CA to begin with.
+pub fn authority(settings: &Settings, host_name: &str) -> Result<Authority, RunError> {
+    match establish(settings, host_name) {
+        Ok(authority) => {
+            authority.notices.iter().for_each(tell_of);
+            Ok(authority)
+        }
+        Err(error) => match CaStore::recorded(
+            &settings.roots,
+            Rules::new(&settings.certificates, host_name).overlap,
+            clock::now(),
+        ) {
+            // Renewals must not wait for somebody to mend that file.
+            Ok(Some(authority)) => {
+                let error = with_causes(&error);
+                error!(%error, "the CA cannot be brought in order: the one on record stays in force");
+                Ok(authority)
+            }
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// All that [`run`] does once there is a CA and a Docker. Without a `watch` changes of files are seen at the slow list.
+pub async fn serve(
+    world: Arc<World>,
+    host_name: &str,
+    watch: Option<Watch>,
+    notifier: &Notifier,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    tokio::pin!(stop);
     if !recover(&world, notifier, &mut stop).await {
         return Ok(());
     }
@@ -94,7 +131,7 @@ pub async fn run(
         ca = world.authority().issuing.certificate().subject(),
         "dbssl is ready"
     );
-    let mut agent = Agent::new(world, host_name.to_owned());
+    let mut agent = Agent::new(world, host_name.to_owned(), watch);
     let lost = agent.turn(notifier, stop).await;
     tell(notifier.stopping());
     agent.finish(notifier).await;
@@ -107,6 +144,7 @@ async fn recover(world: &World, notifier: &Notifier, stop: impl Future<Output = 
     let recovery = with_watchdog(notifier, settle::recover(world));
     tokio::pin!(recovery);
     tokio::select! {
+        biased;
         () = &mut recovery => true,
         () = stop => {
             world.stop();
@@ -114,25 +152,6 @@ async fn recover(world: &World, notifier: &Notifier, stop: impl Future<Output = 
             false
         }
     }
-}
-
-/// Establishes the CA and says what a human should know about it.
-fn establish(settings: &Settings, host_name: &str) -> Result<Authority, CaStoreError> {
-    let authority = CaStore::establish(
-        &settings.roots,
-        host_name,
-        settings.certificates.key_type,
-        settings.certificates.ca_lifetime.try_into().unwrap_or(time::Duration::days(3650)),
-        clock::now(),
-    )?;
-    for notice in &authority.notices {
-        if notice.is_warning() {
-            warn!("{notice}");
-        } else {
-            info!("{notice}");
-        }
-    }
-    Ok(authority)
 }
 
 /// Connects, for as long as it takes. The service manager must not wait for Docker: it may be started after us.
@@ -166,6 +185,7 @@ async fn with_watchdog<T>(notifier: &Notifier, work: impl Future<Output = T>) ->
         tell(notifier.watchdog());
         tell(notifier.extend_timeout(PATIENCE * 2));
         tokio::select! {
+            biased;
             done = &mut work => return done,
             () = tokio::time::sleep(interval) => {}
         }
@@ -183,8 +203,10 @@ fn tell(told: Result<(), crate::host::systemd::Error>) {
 #[derive(Clone, Debug)]
 struct Known {
     name: ContainerName,
-    /// Carries a label of ours, or may have to be released.
+    /// May be ours, or may have to be released.
     ours: bool,
+    /// Reads the trust bundle: labelled as a client, or mounts the file.
+    client: bool,
     state: String,
 }
 
@@ -192,6 +214,8 @@ struct Ended {
     name: ContainerName,
     ordered: bool,
     memory: Memory,
+    /// What was in force when it began.
+    authority: Arc<Authority>,
     again: Option<Duration>,
 }
 
@@ -199,43 +223,59 @@ struct Agent {
     world: Arc<World>,
     host_name: String,
     queue: Queue<ContainerName, Instant>,
-    memories: HashMap<ContainerName, Memory>,
-    known: HashMap<ContainerId, Known>,
+    memories: BTreeMap<ContainerName, Memory>,
+    known: BTreeMap<ContainerId, Known>,
     /// The container that last had a name, as far as is known.
-    by_name: HashMap<ContainerName, ContainerId>,
+    by_name: BTreeMap<ContainerName, ContainerId>,
     runs: JoinSet<Ended>,
-    /// Containers that an event named and whose name has to be asked for.
-    questions: JoinSet<(ContainerId, Option<Known>)>,
+    questions: Questions,
     running: HashMap<tokio::task::Id, ContainerName>,
     /// Asked for by a human: to be done whatever the policy and earlier setbacks say.
     ordered: HashSet<ContainerName>,
     repairs: JoinSet<()>,
+    clients: Clients,
     watch: Option<Watch>,
-    bundle_stamp: Option<Stamp>,
+    stamps: Stamps,
+    /// How often in a row the CA could not be brought in order: not, once, or more often.
+    failures: u32,
+    rollover: Rollover,
+    /// What is wrong with the CAs and was said: once for as long as it lasts.
+    said: HashSet<String>,
+    /// When what somebody writes is to be looked at again.
+    look_again: Option<Instant>,
+    /// What came back signed for single databases, as it was seen last.
+    signed: HashMap<ContainerName, Stamp>,
+    signed_again: Option<Instant>,
 }
 
-/// Changes when the trust bundle may have changed: device, inode, length, time of change in nanoseconds.
-type Stamp = (u64, u64, u64, i128);
-
 impl Agent {
-    fn new(world: Arc<World>, host_name: String) -> Self {
+    fn new(world: Arc<World>, host_name: String, watch: Option<Watch>) -> Self {
         let parallel: NonZeroUsize = world.settings.docker.parallel;
-        let bundle_stamp = stamp(&world);
-        let watch = watch(&world);
+        let said = warnings(&world.authority());
+        let mut rollover = Rollover::default();
+        rollover.reopen(std::iter::empty());
         Self {
+            clients: Clients::new(Arc::clone(&world)),
+            questions: Questions::new(Arc::clone(&world)),
             world,
             host_name,
             queue: Queue::new(parallel),
-            memories: HashMap::new(),
-            known: HashMap::new(),
-            by_name: HashMap::new(),
+            memories: BTreeMap::new(),
+            known: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             runs: JoinSet::new(),
-            questions: JoinSet::new(),
             running: HashMap::new(),
             ordered: HashSet::new(),
             repairs: JoinSet::new(),
             watch,
-            bundle_stamp,
+            // Whatever has changed since it was read is found by the first look.
+            stamps: Stamps::default(),
+            failures: 0,
+            rollover,
+            said,
+            look_again: None,
+            signed: HashMap::new(),
+            signed_again: None,
         }
     }
 
@@ -252,6 +292,7 @@ impl Agent {
                     }
                     attempt = 0;
                     tokio::select! {
+                        biased;
                         why = self.session(events, notifier) => warn!(why, "lost Docker: connecting again"),
                         () = &mut stop => return Ok(()),
                     }
@@ -267,6 +308,7 @@ impl Agent {
             attempt += 1;
             let wait = backoff(attempt).min(Duration::from_secs(10));
             tokio::select! {
+                biased;
                 () = with_watchdog(notifier, tokio::time::sleep(wait)) => {}
                 () = &mut stop => return Ok(()),
             }
@@ -293,57 +335,85 @@ impl Agent {
                 told = Some(status);
             }
             let deadline = self.queue.next_deadline();
+            let look_again =
+                self.look_again.into_iter().chain(self.signed_again).chain(self.next_change()).min();
+            // In this order, so that a flood of events keeps nothing else waiting.
             tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(event)) => self.heard(event),
-                    Some(Err(error)) => return error.to_string(),
-                    None => return "the stream of events ended".to_owned(),
-                },
-                Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
-                Some(answer) = self.questions.join_next() => self.answered(answer),
-                () = at(deadline) => {}
-                () = changed(self.watch.as_ref()) => {
-                    // Whoever writes may not have done yet; more changes meanwhile are one.
-                    tokio::time::sleep(QUIET).await;
-                    self.check_files();
+                biased;
+                () = at(next_watchdog) => {
+                    tell(notifier.watchdog());
+                    next_watchdog = watchdog.map(|interval| Instant::now() + interval);
                 }
+                Some(ended) = self.runs.join_next_with_id() => self.ended(ended),
+                Some((id, known)) = self.questions.answer() => self.answered(id, known),
+                () = self.clients.work() => {}
+                () = at(deadline) => {}
+                () = at(look_again) => self.check_files(),
+                () = changed(self.watch.as_ref()) => self.check_files(),
                 () = sleep_until(next_list) => {
                     next_list = Instant::now() + resync;
                     if let Err(error) = with_watchdog(notifier, self.list(false)).await {
                         return error.to_string();
                     }
                 }
-                () = at(next_watchdog) => {
-                    tell(notifier.watchdog());
-                    next_watchdog = watchdog.map(|interval| Instant::now() + interval);
-                }
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.heard(event),
+                    Some(Err(error)) => return error.to_string(),
+                    None => return "the stream of events ended".to_owned(),
+                },
             }
         }
     }
 
     /// The truth: what there is. With `all` every container of ours is looked at, else those that changed.
     async fn list(&mut self, all: bool) -> Result<(), DockerError> {
+        if all {
+            self.rollover.listed(false);
+        }
         self.check_files();
         let listed = self.world.docker.list(&self.world.settings.docker.only).await?;
         let now = Instant::now();
         let before = std::mem::take(&mut self.known);
         let names_before = std::mem::take(&mut self.by_name);
+        let mut left = false;
         for listed in listed {
             let found = self.known_of(&listed);
             let changed = before
                 .get(&listed.id)
                 .is_none_or(|before| before.name != found.name || before.state != found.state);
             if found.ours && (all || changed) {
-                self.queue.poke(found.name.clone(), now);
+                self.poke(&found.name, now);
             }
+            if found.client && (all || changed) {
+                self.clients.poke(&listed.id);
+            }
+            left |= is_left(&listed);
             self.remember(listed.id, found);
+        }
+        if left {
+            let world = Arc::clone(&self.world);
+            self.repairs.spawn(async move { sweep(&world).await });
         }
         for name in
             names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>()
         {
             self.forget(&name);
         }
+        self.world.users.retain(|id| self.known.contains_key(id));
+        self.clients.retain(|id| self.known.contains_key(id));
+        if all {
+            self.rollover.listed(true);
+        }
+        self.settle_rollover();
+        self.check_signed();
+        self.sweep_requests();
         Ok(())
+    }
+
+    /// Has it looked at; until then it is not known what it serves.
+    fn poke(&mut self, name: &ContainerName, now: Instant) {
+        self.rollover.doubt(name);
+        self.queue.poke(name.clone(), now);
     }
 
     fn remember(&mut self, id: ContainerId, known: Known) {
@@ -354,18 +424,15 @@ impl Agent {
     fn known_of(&self, listed: &Listed) -> Known {
         Known {
             name: listed.name.clone(),
-            ours: self.concerns(&listed.name, listed.labels.keys().any(|label| label.starts_with(LABELS))),
+            ours: candidate::listed(&self.world, listed),
+            client: client::listed(&self.world, listed),
             state: listed.state.clone(),
         }
     }
 
-    /// A container without labels concerns us only if one of its name was ours.
-    fn concerns(&self, name: &ContainerName, labelled: bool) -> bool {
-        labelled || self.world.roots.certificates(name).exists()
-    }
-
     fn heard(&mut self, event: Event) {
         if event.kind == EventKind::Destroyed {
+            self.questions.forget(&event.id);
             if let Some(known) = self.known.remove(&event.id)
                 && self.by_name.get(&known.name) == Some(&event.id)
             {
@@ -376,33 +443,24 @@ impl Agent {
         }
         match self.known.get(&event.id) {
             Some(known) if event.kind == EventKind::Other => {
-                if known.ours {
-                    self.queue.poke(known.name.clone(), Instant::now());
+                if known.client {
+                    self.clients.poke(&event.id);
+                }
+                if let Some(name) = known.ours.then(|| known.name.clone()) {
+                    self.poke(&name, Instant::now());
                 }
             }
-            _ => {
-                let world = Arc::clone(&self.world);
-                self.questions.spawn(async move {
-                    let found = world.docker.inspect(event.id.as_str()).await.ok().flatten();
-                    let found = found.filter(|found| world.concerns(found));
-                    let known = found.map(|found| Known {
-                        name: found.name().clone(),
-                        ours: found.labels().keys().any(|label| label.starts_with(LABELS)),
-                        // Differs from any state, so that the next list looks again.
-                        state: String::new(),
-                    });
-                    (event.id, known)
-                });
-            }
+            _ => self.questions.ask(event.id),
         }
     }
 
-    fn answered(&mut self, answer: Result<(ContainerId, Option<Known>), tokio::task::JoinError>) {
-        // A question that failed is asked again by the next list.
-        if let Ok((id, Some(mut known))) = answer {
-            known.ours = self.concerns(&known.name, known.ours);
+    fn answered(&mut self, id: ContainerId, known: Option<Known>) {
+        if let Some(known) = known {
             if known.ours {
-                self.queue.poke(known.name.clone(), Instant::now());
+                self.poke(&known.name, Instant::now());
+            }
+            if known.client {
+                self.clients.poke(&id);
             }
             self.remember(id, known);
         }
@@ -412,12 +470,13 @@ impl Agent {
         for name in self.queue.take_due(Instant::now()) {
             let world = Arc::clone(&self.world);
             let memory = self.memories.remove(&name).unwrap_or_default();
+            let authority = self.world.authority();
             let ordered = self.ordered.contains(&name);
             let task = {
                 let name = name.clone();
                 self.runs.spawn(async move {
                     let (memory, again) = reconcile(&world, &name, memory, ordered).await;
-                    Ended { name, ordered, memory, again }
+                    Ended { name, ordered, memory, authority, again }
                 })
             };
             self.running.insert(task.id(), name);
@@ -426,7 +485,7 @@ impl Agent {
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), tokio::task::JoinError>) {
         match ended {
-            Ok((task, Ended { name, ordered, memory, again })) => {
+            Ok((task, Ended { name, ordered, memory, authority, again })) => {
                 self.running.remove(&task);
                 // Not what was asked for while the run was under way: that becomes the next one.
                 if ordered && self.ordered.remove(&name) {
@@ -434,8 +493,11 @@ impl Agent {
                 }
                 self.queue.finished(&name, again.map(|again| Instant::now() + again));
                 if self.by_name.contains_key(&name) {
+                    let in_line = memory.in_line() && authority.serves_as(&self.world.authority());
+                    self.rollover.seen(&name, in_line);
                     self.memories.insert(name, memory);
                 }
+                self.settle_rollover();
             }
             Err(failure) => {
                 if let Some(name) = self.running.remove(&failure.id()) {
@@ -452,11 +514,20 @@ impl Agent {
     fn forget(&mut self, name: &ContainerName) {
         self.queue.forget(name);
         self.memories.remove(name);
+        self.rollover.forget(name);
+        self.settle_rollover();
     }
 
-    /// Looks at the files that others write for us.
+    /// Looks at the files that others write for us, and at the clock, by which CAs come and go.
     fn check_files(&mut self) {
-        self.check_bundle();
+        // What somebody is still writing is nobody's to deliver.
+        if self.check_cas() {
+            self.deliver_bundle();
+        }
+        self.check_signed();
+        if let Some(watch) = &mut self.watch {
+            watch.refresh();
+        }
         let now = Instant::now();
         for name in requests::all(&self.world.roots) {
             if self.ordered.insert(name.clone()) {
@@ -465,45 +536,32 @@ impl Agent {
         }
     }
 
-    /// Somebody may have replaced the trust bundle: then our CA has to go into it again, and every database
-    /// has to be looked at.
-    fn check_bundle(&mut self) {
-        let found = stamp(&self.world);
-        if found.is_some() && found == self.bundle_stamp {
-            return;
-        }
-        match establish(&self.world.settings, &self.host_name) {
-            Ok(authority) => {
-                let changed = authority.issuing.certificate() != self.world.authority().issuing.certificate();
-                self.world.set_authority(authority);
-                if changed {
-                    let now = Instant::now();
-                    for known in self.known.values().filter(|known| known.ours) {
-                        self.queue.poke(known.name.clone(), now);
-                    }
-                }
+    /// Whoever reads the trust bundle has to be looked at when it changed.
+    fn deliver_bundle(&mut self) {
+        if self.clients.bundle_changed() {
+            for (id, _) in self.known.iter().filter(|(_, known)| known.client) {
+                self.clients.poke(id);
             }
-            Err(error) => error!(%error, "the CA cannot be brought in order; the former one stays in force"),
         }
-        self.bundle_stamp = stamp(&self.world);
     }
 
     fn status(&self) -> String {
         let ours = self.known.values().filter(|known| known.ours).count();
-        format!("{ours} containers with labels of dbssl, {} being worked on", self.queue.running())
+        format!("{ours} containers looked after, {} being worked on", self.queue.running())
     }
 
     /// Lets what is under way come to its end. What waits for Docker alone is left to the journal.
     async fn finish(&mut self, notifier: &Notifier) {
         self.world.stop();
-        let under_way = self.runs.len() + self.repairs.len();
+        let under_way = self.runs.len() + self.repairs.len() + self.clients.under_way();
         if under_way > 0 {
             info!(under_way, "stopping: waiting for what is under way");
         }
-        let (runs, repairs) = (&mut self.runs, &mut self.repairs);
+        let (runs, repairs, clients) = (&mut self.runs, &mut self.repairs, &mut self.clients);
         let all = async {
             while runs.join_next().await.is_some() {}
             while repairs.join_next().await.is_some() {}
+            clients.finish().await;
         };
         if tokio::time::timeout(LONGEST_END, with_watchdog(notifier, all)).await.is_err() {
             warn!("stopping in the middle of a redeploy: the next start settles it");
@@ -512,26 +570,17 @@ impl Agent {
     }
 }
 
-/// Watches the trust bundle's folder and its parent, and what `dbssl apply` asks for.
+/// Watches the trust bundle's folder, what comes back signed, and what `dbssl apply` asks for.
 fn watch(world: &World) -> Option<Watch> {
-    let data = &world.roots.data;
-    let folders = requests::folder(&world.roots).map(|requests| {
-        [Some(data.clone()), data.parent().map(Into::into), Some(requests)]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-    });
-    match folders.map(|folders| Watch::folders(&folders)) {
-        Ok(Ok(watch)) => Some(watch),
-        Ok(Err(error)) => {
-            warn!(%error, "changes of files are seen at the slow list only");
-            None
-        }
-        Err(error) => {
-            warn!(%error, "changes of files are seen at the slow list only");
-            None
-        }
-    }
+    let folders = requests::folder(&world.roots)
+        .map(|requests| vec![world.roots.data.clone(), world.roots.signed(), requests]);
+    let error = match folders.map(Watch::folders) {
+        Ok(Ok(watch)) => return Some(watch),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    warn!(error, "changes of files are seen at the slow list only");
+    None
 }
 
 async fn changed(watch: Option<&Watch>) {
@@ -546,11 +595,4 @@ async fn at(when: Option<Instant>) {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
     }
-}
-
-fn stamp(world: &World) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let found = std::fs::metadata(world.roots.bundle()).ok()?;
-    let changed = i128::from(found.ctime()) * 1_000_000_000 + i128::from(found.ctime_nsec());
-    Some((found.dev(), found.ino(), found.len(), changed))
 }

@@ -21,16 +21,18 @@ use tracing::{error, info, warn};
 use super::{
     observe::{Look, observe},
     prove::Expectation,
-    redeploy::{Abort, REHEARSAL, alone, brakes, dialect, grace, is_rehearsal, no_restarts, prove_successor},
+    redeploy::{Abort, alone, brakes, dialect, grace, no_restarts, prove_successor},
+    sweep::{FAILED, sweep},
     world::World,
 };
 use crate::{
     decide::{
+        names::COMPOSE_SERVICE,
         plan::Directory,
         successor::{OPERATION_LABEL, rebuilt},
     },
     host::{
-        clock,
+        clock, crash,
         docker::{Docker, DockerError},
         journal::{BRAKE_PREFIX, Journal, Kind, Operation, Phase, Unfinished, unfinished},
         setbacks,
@@ -39,6 +41,7 @@ use crate::{
         ContainerId,
         inspect::{Inspect, State},
     },
+    shown::with_causes,
 };
 
 /// What is known of the outcome when settling begins.
@@ -70,6 +73,14 @@ pub enum Settled {
     Down { why: String },
 }
 
+/// How an operation ended, and whether Docker was away meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub settled: Settled,
+    /// Since the verdict. What led to the verdict may have been Docker's going away, too.
+    pub docker_died: bool,
+}
+
 /// First pause when something does not go, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 /// Refusals by Docker in a row until a human is called: some ten minutes.
@@ -91,21 +102,16 @@ enum SettleError {
 
 /// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container. What
 /// cannot be settled stays in the journal for the next start.
-pub async fn until_settled(
-    world: &World,
-    operation: Operation,
-    journal: Journal,
-    verdict: Verdict,
-) -> Settled {
+pub async fn until_settled(world: &World, operation: Operation, journal: Journal, verdict: Verdict) -> Ended {
     let (mut journal, mut verdict) = (journal, verdict);
-    let (mut pause, mut tries, mut again) = (PAUSES.0, 0, false);
+    let (mut pause, mut tries, mut again, mut docker_died) = (PAUSES.0, 0, false, false);
     loop {
         let error = match settle(world, &operation, &mut journal, &verdict, again).await {
             Ok(settled) => {
                 if let Err(error) = journal.end() {
                     error!(%error, "the finished operation stays in the journal; it is looked at again at the next start");
                 }
-                return settled;
+                return Ended { settled, docker_died };
             }
             Err(error) => error,
         };
@@ -115,11 +121,11 @@ pub async fn until_settled(
             verdict = Verdict::Unknown;
         }
         again = true;
+        docker_died |= engine_gone;
         tries += u32::from(!engine_gone);
         if tries >= TRIES || (engine_gone && world.is_stopping()) {
-            return Settled::Down {
-                why: format!("cannot finish now, it is tried again at the next start of dbssl: {error}"),
-            };
+            let why = format!("cannot finish now, it is tried again at the next start of dbssl: {error}");
+            return Ended { settled: Settled::Down { why }, docker_died };
         }
         warn!(%error, container = %operation.name, operation = operation.id, retry_in = ?pause, "cannot finish the redeploy yet");
         tokio::time::sleep(pause).await;
@@ -131,11 +137,11 @@ pub async fn until_settled(
 pub async fn recover(world: &World) {
     match unfinished(&world.roots.journal()) {
         Ok(left) => drop(join_all(left.into_iter().map(|left| recover_one(world, left))).await),
-        Err(error) => error!(%error, "the journal cannot be read: repair it, then restart dbssl"),
+        Err(error) => {
+            error!(error = %with_causes(&error), "the journal cannot be read: repair it, then restart dbssl");
+        }
     }
-    if let Err(error) = sweep(world).await {
-        warn!(%error, "cannot clear up what an earlier run left");
-    }
+    sweep(world).await;
 }
 
 async fn recover_one(world: &World, left: Unfinished) {
@@ -148,7 +154,7 @@ async fn recover_one(world: &World, left: Unfinished) {
         Phase::RollBack => Verdict::Failed("it was being rolled back when the agent ended".into()),
         _ => Verdict::Unknown,
     };
-    let settled = until_settled(world, operation, journal, verdict).await;
+    let Ended { settled, .. } = until_settled(world, operation, journal, verdict).await;
     match &settled {
         Settled::Down { why } => error!(container = %name, operation = id, why, "THE DATABASE DOES NOT RUN"),
         settled => {
@@ -163,23 +169,10 @@ async fn recover_one(world: &World, left: Unfinished) {
     }
 }
 
-/// Removes the rehearsals that a crash left.
-async fn sweep(world: &World) -> Result<(), DockerError> {
-    for listed in world.docker.list(&format!("{OPERATION_LABEL}={REHEARSAL}")).await? {
-        if let Some(found) = world.docker.inspect(listed.id.as_str()).await?
-            && is_rehearsal(&found)
-            && world.concerns(&found)
-        {
-            world.docker.remove(found.id()).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Announces a phase while settling: to bring a database back matters more than to write it down.
 fn announce(journal: &mut Journal, phase: Phase) {
     if let Err(error) = journal.phase(phase) {
-        warn!(%error, "the journal cannot be written");
+        warn!(error = %with_causes(&error), "the journal cannot be written");
     }
 }
 
@@ -226,7 +219,12 @@ async fn settle(
     }
     match (successor, old) {
         (Some(successor), old) if proved => {
-            let start = again || *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
+            let start = again
+                || *verdict == Verdict::Unknown
+                || !journal.has_announced(Phase::Prove)
+                // The agent died after the proof, and Docker perhaps with it, while there was no restart policy.
+                || journal.has_announced(Phase::Commit)
+                    && !docker.was_stopped(successor.id(), operation.begun, clock::now()).await?;
             commit(world, operation, journal, &successor, old.as_ref(), start).await
         }
         (Some(successor), None) => keep(docker, operation, &successor, why).await,
@@ -274,6 +272,7 @@ async fn commit(
     let docker = &world.docker;
     announce(journal, Phase::Commit);
     docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
+    crash::point("policy-back");
     if let Some(old) = old.filter(|old| old.running()) {
         // Only where no brake is possible: two must not run on one directory.
         docker.stop(old.id(), 0).await?;
@@ -285,6 +284,7 @@ async fn commit(
     if let Some(old) = old {
         docker.remove(old.id()).await?;
     }
+    crash::point("old-removed");
     Ok(Settled::Committed { interruption: None })
 }
 
@@ -318,6 +318,7 @@ async fn roll_back(
     if let Some(successor) = successor {
         clear_away(world, operation, successor).await?;
     }
+    crash::point("successor-gone");
     if old.running() && journal.has_announced(Phase::Stop) {
         // Docker may still be at the stop that we, or an earlier run, asked for: see it through, or it would come
         // after the start.
@@ -325,11 +326,13 @@ async fn roll_back(
     }
     if old.name().as_str() == operation.parked_name() {
         match docker.rename(old.id(), operation.name.as_str()).await {
-            Err(error) if error.status() == Some(409) => return name_taken(docker, operation, old).await,
+            Err(error) if error.status() == Some(409) => return name_taken(world, operation, old).await,
             renamed => renamed?,
         }
     }
+    crash::point("old-named");
     release_brake(docker, old).await?;
+    crash::point("old-unbraked");
     if !start {
         docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
         return Ok(Settled::Abandoned { why });
@@ -347,6 +350,7 @@ async fn roll_back(
     }
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
     docker.start(old.id()).await?;
+    crash::point("old-started");
     tokio::time::sleep(STAYS_UP).await;
     match docker.inspect(old.id().as_str()).await? {
         Some(started) if !started.running() && started.state() != State::Restarting => {
@@ -365,10 +369,15 @@ async fn clear_away(world: &World, operation: &Operation, successor: &Inspect) -
     }
     match docker.remove(successor.id()).await {
         Err(error) if !error.engine_gone() => {
-            warn!(%error, "the successor cannot be removed: it is renamed");
-            Ok(docker
-                .rename(successor.id(), &format!("{}.dbssl-failed-{}", operation.name, operation.id))
-                .await?)
+            warn!(%error, "the successor cannot be removed now: it is renamed, and removed later");
+            docker.rename(successor.id(), &format!("{}{FAILED}{}", operation.name, operation.id)).await?;
+            // Compose starts every container of a service.
+            if brakes(successor)
+                && let Err(error) = docker.brake(successor.id(), &operation.brake()).await
+            {
+                warn!(%error, container = %operation.name, "it could be started beside the database: remove it");
+            }
+            Ok(())
         }
         removed => Ok(removed?),
     }
@@ -383,20 +392,19 @@ async fn removed(
     old: &Inspect,
 ) -> Result<Settled, SettleError> {
     const PROJECT: &str = "com.docker.compose.project";
-    const SERVICE: &str = "com.docker.compose.service";
     let docker = &world.docker;
     let why = "removed by its user meanwhile".to_owned();
-    let (Some(project), Some(service)) = (old.label(PROJECT), old.label(SERVICE)) else {
+    let (Some(project), Some(service)) = (old.label(PROJECT), old.label(COMPOSE_SERVICE)) else {
         docker.remove(old.id()).await?;
         return Ok(Settled::Abandoned { why });
     };
     tokio::time::sleep(COMPOSE_GOES_ON).await;
     let replacement = docker.list(&format!("{PROJECT}={project}")).await?.into_iter().find(|listed| {
-        listed.id != *old.id() && listed.labels.get(SERVICE).map(String::as_str) == Some(service)
+        listed.id != *old.id() && listed.labels.get(COMPOSE_SERVICE).map(String::as_str) == Some(service)
     });
     match replacement {
         Some(replacement) => match docker.inspect(replacement.id.as_str()).await? {
-            Some(replacement) => replaced(docker, old, &replacement).await,
+            Some(replacement) => replaced(world, old, &replacement).await,
             None => Err(SettleError::NameInFlux(replacement.name.to_string())),
         },
         None => roll_back(world, operation, journal, None, old, why, true).await,
@@ -404,20 +412,23 @@ async fn removed(
 }
 
 /// The old container cannot have its name back.
-async fn name_taken(docker: &Docker, operation: &Operation, old: &Inspect) -> Result<Settled, SettleError> {
-    match docker.inspect(operation.name.as_str()).await? {
+async fn name_taken(world: &World, operation: &Operation, old: &Inspect) -> Result<Settled, SettleError> {
+    match world.docker.inspect(operation.name.as_str()).await? {
         // Docker reserves a name before there is a container, and our own late successor is not somebody else's.
         None => Err(SettleError::NameInFlux(operation.name.to_string())),
         Some(other) if other.label(OPERATION_LABEL) == Some(operation.id.as_str()) => {
             Err(SettleError::NameInFlux(operation.name.to_string()))
         }
-        Some(other) => replaced(docker, old, &other).await,
+        Some(other) => replaced(world, old, &other).await,
     }
 }
 
 /// Somebody put another container in the database's place while ours was parked. Theirs serves now; ours must not
 /// run beside it, and is kept if it has any mount that the other has not.
-async fn replaced(docker: &Docker, old: &Inspect, other: &Inspect) -> Result<Settled, SettleError> {
+async fn replaced(world: &World, old: &Inspect, other: &Inspect) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
+    // It may have got its parked name and not been stopped yet.
+    docker.stop(old.id(), grace(old, world)).await?;
     let data = |inspect: &Inspect| {
         let mounts = inspect.mounts().into_iter().filter(|mount| mount.writable);
         mounts.map(|mount| (mount.source, mount.destination)).collect::<Vec<_>>()
@@ -429,10 +440,19 @@ async fn replaced(docker: &Docker, old: &Inspect, other: &Inspect) -> Result<Set
             why: format!("its user replaced it meanwhile by the container {} on the same data", other.name()),
         });
     }
-    // The brake stays on, and the restart policy off: part of the data may be the same.
+    // The brake stays on if it is, and the restart policy off: part of the data may be the same.
+    let attachments = old.attachments();
+    let brake = attachments.iter().find(|attachment| attachment.network.starts_with(BRAKE_PREFIX));
+    let brake = brake.map_or_else(String::new, |brake| {
+        format!(
+            "; before it can be started: docker network disconnect --force {} {}",
+            brake.network,
+            old.name()
+        )
+    });
     Ok(Settled::Abandoned {
         why: format!(
-            "its user put the container {} in its place, with other mounts; the former one is kept as {}, and cannot be started before docker network disconnect --force takes it off {BRAKE_PREFIX}*",
+            "its user put the container {} in its place, with other mounts; the former one is kept as {}, stopped{brake}",
             other.name(),
             old.name()
         ),

@@ -8,11 +8,13 @@ use std::{
     },
 };
 
+use super::{credential::Credential, users::Users};
 use crate::{
     config::Settings,
     host::{
-        castore::Authority,
+        castore::{Authority, Rules},
         docker::{Docker, EngineInfo},
+        probe::Probe,
     },
     model::{ContainerId, Roots, inspect::Inspect},
 };
@@ -21,9 +23,12 @@ use crate::{
 #[derive(Debug)]
 pub struct World {
     pub docker: Docker,
+    pub probe: Probe,
     pub engine: EngineInfo,
     pub settings: Settings,
     pub roots: Roots,
+    pub users: Users,
+    pub credential: Credential,
     authority: RwLock<Arc<Authority>>,
     in_hand: Mutex<HashSet<ContainerId>>,
     stopping: AtomicBool,
@@ -47,9 +52,12 @@ impl World {
         let roots = settings.roots.clone();
         Self {
             docker,
+            probe: Probe::default(),
             engine,
             settings,
             roots,
+            users: Users::default(),
+            credential: Credential::default(),
             authority: RwLock::new(Arc::new(authority)),
             in_hand: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -91,5 +99,10 @@ impl World {
 
     pub fn set_authority(&self, authority: Authority) {
         *self.authority.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authority);
+    }
+
+    /// By which CAs are made, and come and go.
+    pub fn rules<'a>(&self, host_name: &'a str) -> Rules<'a> {
+        Rules::new(&self.settings.certificates, host_name)
     }
 }

@@ -1,16 +1,21 @@
-//! One labelled container as the verbs show it: what was asked for, what is served, what would be done.
+//! One container of ours as the verbs show it: what was asked for, what is served, what would be done.
 
 use serde::Serialize;
 use serde_json::json;
 
+use super::clients::Client;
 use crate::{
     agent::{
+        external,
         observe::{Look, Subject, observe},
         world::World,
     },
-    decide::plan::{Plaintext, Plan, Serving, Wait, plan},
+    decide::{
+        labels,
+        plan::{Plaintext, Plan, Serving, Strangers, Wait, plan},
+    },
     host::{clock, docker::DockerError, setbacks},
-    model::{Engine, Mode, inspect::Inspect},
+    model::{ClientAuth, ContainerName, Engine, Mode, inspect::Inspect},
 };
 
 /// How a container stands.
@@ -59,6 +64,13 @@ pub struct Report {
     pub names: Vec<String>,
     /// `refused`, `accepted`, or nothing where it was not looked at.
     pub plaintext: Option<&'static str>,
+    pub client_auth: Option<ClientAuth>,
+    /// Clients without a certificate of their own: likewise, and looked at only where they are to be refused.
+    pub without_certificate: Option<&'static str>,
+    /// How far it is with a certificate that somebody else signs; nothing where nobody is to.
+    pub external: Option<String>,
+    /// The same in words, with what is to be done.
+    pub external_note: Option<String>,
     /// Why the last redeploy was rolled back, and when the next one may begin.
     pub setback: Option<String>,
 }
@@ -69,10 +81,13 @@ impl Report {
     }
 }
 
-/// Looks at the container; `None` if it is none of ours.
-pub async fn of(world: &World, inspect: Inspect) -> Result<Option<Report>, DockerError> {
-    let (name, id) = (inspect.name().clone(), inspect.id().clone());
-    let blank = |standing, plan| Report {
+/// One of which nothing is known but that a redeploy of it is under way.
+pub fn under_way(name: &ContainerName) -> Report {
+    blank(name, Standing::Pending, "a redeploy of it is under way".to_owned())
+}
+
+fn blank(name: &ContainerName, standing: Standing, plan: String) -> Report {
+    Report {
         container: name.to_string(),
         engine: None,
         mode: None,
@@ -82,16 +97,29 @@ pub async fn of(world: &World, inspect: Inspect) -> Result<Option<Report>, Docke
         fingerprint: None,
         names: Vec::new(),
         plaintext: None,
+        client_auth: None,
+        without_certificate: None,
+        external: None,
+        external_note: None,
         setback: None,
-    };
+    }
+}
+
+/// Looks at the container; `None` if it is none of ours.
+pub async fn of(world: &World, inspect: Inspect) -> Result<Option<Report>, DockerError> {
+    let (name, id) = (inspect.name().clone(), inspect.id().clone());
+    let blank = |standing, plan| blank(&name, standing, plan);
     let mut report = match observe(world, inspect).await? {
         Look::NotOurs => return Ok(None),
-        Look::Wrong(problems) => {
-            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            blank(Standing::Mislabelled, problems.join("; "))
-        }
+        Look::Wrong(problems) => blank(Standing::Mislabelled, labels::in_one_line(&problems)),
         Look::Unsuitable(why) => blank(Standing::Refused, why),
-        Look::Ours(subject) => of_subject(&subject, blank(Standing::Pending, String::new())),
+        Look::Ours(subject) => {
+            let mut report = of_subject(&subject, blank(Standing::Pending, String::new()));
+            if let Some((standing, note)) = external::told(world, &name, &subject.observed.external) {
+                (report.external, report.external_note) = (Some(standing.to_string()), Some(note));
+            }
+            report
+        }
     };
     report.setback = setbacks::read(&world.roots.state, &name).map(|setback| {
         let at = |time: time::OffsetDateTime| time.replace_nanosecond(0).unwrap_or(time);
@@ -130,6 +158,12 @@ fn of_subject(subject: &Subject, blank: Report) -> Report {
             Plaintext::Refused { .. } => Some("refused"),
             Plaintext::NotLooked | Plaintext::Unknown(_) => None,
         },
+        client_auth: Some(observed.desired.client_auth),
+        without_certificate: match observed.strangers {
+            Strangers::Accepted => Some("accepted"),
+            Strangers::Refused { .. } | Strangers::RefusedWithoutNeed => Some("refused"),
+            Strangers::NotLooked | Strangers::Unknown(_) => None,
+        },
         ..blank
     }
 }
@@ -137,7 +171,8 @@ fn of_subject(subject: &Subject, blank: Report) -> Report {
 /// Columns for a terminal; what is not proved is explained below them.
 pub fn table(reports: &[Report]) -> String {
     if reports.is_empty() {
-        return "no container is labelled: set dbssl.enable=true on a database\n".to_owned();
+        return "no container is labelled: set dbssl.enable=true on a database, or match it in the config\n"
+            .to_owned();
     }
     let mut rows =
         vec![["CONTAINER", "ENGINE", "MODE", "STATE", "PLAINTEXT", "VALID UNTIL"].map(str::to_owned)];
@@ -156,6 +191,11 @@ pub fn table(reports: &[Report]) -> String {
         text.push_str(&format!("\n{}: {}\n", report.container, report.plan));
         if let Some(setback) = &report.setback {
             text.push_str(&format!("{}: the last redeploy failed: {setback}\n", report.container));
+        }
+    }
+    for report in reports {
+        if let (Some(external), Some(note)) = (&report.external, &report.external_note) {
+            text.push_str(&format!("\n{}: external, {external}: {note}\n", report.container));
         }
     }
     text
@@ -184,23 +224,32 @@ pub fn detail(report: &Report) -> String {
     more("engine", report.engine.map(|engine| engine.to_string()));
     more("mode", report.mode.map(|mode| mode.to_string()));
     more("plaintext", report.plaintext.map(str::to_owned));
+    let asked = report.client_auth.filter(|asked| *asked != ClientAuth::None);
+    more("client certificate", asked.map(|asked| asked.to_string()));
+    more("without certificate", report.without_certificate.map(str::to_owned));
     more("valid until", report.valid_until.clone());
     more("names", (!report.names.is_empty()).then(|| report.names.join(", ")));
     more("sha256", report.fingerprint.clone());
+    let external = report.external.as_ref().zip(report.external_note.as_ref());
+    more("external", external.map(|(external, note)| format!("{external}: {note}")));
     more("last setback", report.setback.clone());
     columns(&rows)
 }
 
-/// `{"containers": […]}`, a list for machines.
-pub fn json(reports: &[Report]) -> Result<String, serde_json::Error> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(&json!({ "containers": reports }))?))
+/// `{"containers": […]}`, a list for machines, and `"clients": […]` if there are any.
+pub fn json(reports: &[Report], clients: &[Client]) -> Result<String, serde_json::Error> {
+    let mut all = json!({ "containers": reports });
+    if !clients.is_empty() {
+        all["clients"] = json!(clients);
+    }
+    Ok(format!("{}\n", serde_json::to_string_pretty(&all)?))
 }
 
 fn dash() -> String {
     "-".to_owned()
 }
 
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> =
         (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
     let mut text = String::new();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::model::inspect::{Change, ChangeKind, Image, Inspect};
+use crate::model::inspect::{Change, ChangeKind, Image, Inspect, Mount};
 
 /// Why a container is not recreated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,11 @@ pub enum Refusal {
     TargetTaken {
         target: String,
         by: String,
+    },
+    /// What the container has mounted from the host is no longer at its path there.
+    SourceMoved {
+        source: String,
+        destination: String,
     },
     /// Without a network the result could not be proved.
     NoNetwork,
@@ -80,6 +85,10 @@ impl fmt::Display for Refusal {
             Self::TargetTaken { target, by } => {
                 write!(f, "the certificate path {target} in the container is already taken by {by}; free that path")
             }
+            Self::SourceMoved { source, destination } => write!(
+                f,
+                "{source} on this host is gone, or is not what the container has mounted at {destination} since its start, and Docker would mount an empty folder; put it back"
+            ),
             Self::NoNetwork => f.write_str("it has no network, so TLS could not be proved; attach it to a network"),
             Self::Rootless => f.write_str("rootless Docker is not supported yet: file owners cannot be set safely"),
             Self::Command { why } => f.write_str(why),
@@ -97,6 +106,8 @@ pub struct Subject<'a> {
     /// Names of other containers that live off this one.
     pub dependents: &'a [String],
     pub rootless: bool,
+    /// Mounts whose source on the host is no longer what the container has mounted.
+    pub moved: &'a [Mount],
     /// Where the certificate directory is to be mounted, unless it is already.
     pub certificate_target: Option<&'a str>,
     pub data_directory: &'a str,
@@ -132,11 +143,21 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
         let taken = mounts.iter().find(|mount| mount.destination == target).map(|mount| {
             format!("{} {}", mount.kind, if mount.name.is_empty() { &mount.source } else { &mount.name })
         });
+        // Docker could not make the folder that it is to be mounted at.
+        let sealed = || {
+            let above = mounts.iter().filter(|mount| within(target, &mount.destination));
+            let above = above.max_by_key(|mount| mount.destination.len()).filter(|mount| !mount.writable);
+            above.map(|mount| format!("a read-only mount at {}", mount.destination))
+        };
         let tmpfs = || tmpfs_folders(inspect).any(|folder| folder == target).then(|| "a tmpfs".to_owned());
-        if let Some(by) = taken.or_else(tmpfs) {
+        if let Some(by) = taken.or_else(tmpfs).or_else(sealed) {
             refusals.push(Refusal::TargetTaken { target: target.to_owned(), by });
         }
     }
+    refusals.extend(subject.moved.iter().map(|mount| Refusal::SourceMoved {
+        source: mount.source.clone(),
+        destination: mount.destination.clone(),
+    }));
     let data = subject.data_directory;
     if !outlives(inspect, data) {
         refusals.push(Refusal::DataNotMounted { directory: data.to_owned() });

@@ -3,44 +3,57 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use crate::{
-    model::{Desired, Engine, Healthcheck, Mode, Redeploy, Sans, UnknownWord},
+    config::Match,
+    model::{
+        ClientAuth, Desired, Engine, MOST_NAMES, Mode, Sans, UnknownWord,
+        word::{self, normalised},
+    },
     san::{self, BadSan},
     shown::Shown,
 };
 
+/// How every label begins that is ours.
+pub const PREFIX: &str = "dbssl.";
 pub const ENABLE: &str = "dbssl.enable";
 pub const MODE: &str = "dbssl.mode";
 pub const ENGINE: &str = "dbssl.engine";
 pub const NAMES: &str = "dbssl.names";
 pub const REDEPLOY: &str = "dbssl.redeploy";
 pub const HEALTHCHECK: &str = "dbssl.healthcheck";
+pub const CLIENT_AUTH: &str = "dbssl.client-auth";
 /// Set by dbssl itself on a container that it creates: the id of the operation.
 pub const OPERATION: &str = "dbssl.operation";
+/// Set by dbssl itself on a container that it had to create from an image's id: how its user named the image.
+pub const IMAGE: &str = "dbssl.image";
+/// Those that are nobody's wish.
+pub const SET_BY_US: [&str; 2] = [OPERATION, IMAGE];
 /// On an application's container: keep the trust bundle in it.
 pub const CLIENT: &str = "dbssl.client";
 pub const CLIENT_PATH: &str = "dbssl.client.path";
 pub const CLIENT_RESTART: &str = "dbssl.client.restart";
 
 /// The labels that people set.
-pub const KNOWN: [&str; 9] =
-    [ENABLE, MODE, ENGINE, NAMES, REDEPLOY, HEALTHCHECK, CLIENT, CLIENT_PATH, CLIENT_RESTART];
+pub const KNOWN: [&str; 10] =
+    [ENABLE, MODE, ENGINE, NAMES, REDEPLOY, HEALTHCHECK, CLIENT_AUTH, CLIENT, CLIENT_PATH, CLIENT_RESTART];
 
 /// Those that say something about a database and nothing without [`ENABLE`].
-const OF_A_DATABASE: [&str; 5] = [MODE, ENGINE, NAMES, REDEPLOY, HEALTHCHECK];
-
-/// More names than this make a certificate that some clients refuse to read.
-const MOST_NAMES: usize = 100;
+const OF_A_DATABASE: [&str; 6] = [MODE, ENGINE, NAMES, REDEPLOY, HEALTHCHECK, CLIENT_AUTH];
 
 /// What the labels of a container say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// No label about a database of ours: never touched.
+    /// Nothing about a database of ours: never touched.
     NotOurs,
-    /// `dbssl.enable=false`, and no other label is wrong: never touched.
+    /// Switched off, and no label is wrong: never touched.
     Disabled,
     Enabled(Desired),
     /// Never touched until somebody mends the labels. In the order of the labels; never empty.
     Wrong(Vec<LabelProblem>),
+}
+
+/// All that is wrong, for a message.
+pub fn in_one_line(problems: &[LabelProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// One thing that is wrong with one label: the label, its value, what is allowed. Label and value are as
@@ -58,11 +71,7 @@ pub enum Why {
         nearest: &'static str,
     },
     /// None of the words that the label takes.
-    UnknownValue {
-        found: String,
-        allowed: String,
-        meant: Option<String>,
-    },
+    UnknownValue(UnknownWord),
     /// A part of `dbssl.names` that no certificate can carry.
     BadName {
         found: String,
@@ -74,6 +83,10 @@ pub enum Why {
     /// `dbssl.client.path` is none.
     BadPath {
         found: String,
+    },
+    /// Certificates are demanded in a mode in which nobody needs TLS, and so a certificate.
+    LetsPlaintextIn {
+        mode: Mode,
     },
     /// It is not there, and another label does nothing without it.
     Missing {
@@ -88,10 +101,7 @@ impl fmt::Display for LabelProblem {
             Why::UnknownLabel { nearest } => {
                 write!(f, "unknown label {label}: did you mean {nearest}? Known are {}", KNOWN.join(", "))
             }
-            Why::UnknownValue { found, allowed, meant } => {
-                write!(f, "label {label}: found {}, allowed: {allowed}", Shown(found))?;
-                meant.iter().try_for_each(|meant| write!(f, "; did you mean {meant}?"))
-            }
+            Why::UnknownValue(unknown) => write!(f, "label {label}: {unknown}"),
             Why::BadName { found, why } => write!(
                 f,
                 "label {label}: {} {why}; allowed: DNS names and IP addresses, separated by commas",
@@ -104,6 +114,11 @@ impl fmt::Display for LabelProblem {
                 f,
                 "label {label}: found {}, allowed: the absolute path of a file, without '..'",
                 Shown(found)
+            ),
+            Why::LetsPlaintextIn { mode } => write!(
+                f,
+                "label {label}: found required with the mode {mode}, which lets in whoever comes without TLS; \
+                 allowed: none, optional, or with it the mode require, verify-ca or verify-full"
             ),
             Why::Missing { needed_by } => {
                 write!(
@@ -120,28 +135,41 @@ impl fmt::Display for LabelProblem {
 /// Strict on purpose: a typo must never mean "insecure". A value in the wrong case or with a space is
 /// refused, not guessed at, and the answer names the right spelling.
 pub fn read(labels: &BTreeMap<String, String>) -> Reading {
+    read_over(labels, None)
+}
+
+/// The same for a container that an entry of the config matches. What a label says counts, key by key; what none
+/// says, the entry does.
+pub fn read_over(labels: &BTreeMap<String, String>, entry: Option<&Match>) -> Reading {
     let mut problems: Vec<LabelProblem> = labels
         .keys()
-        .filter(|label| looks_like_ours(label) && **label != OPERATION && !KNOWN.contains(&label.as_str()))
+        .filter(|label| {
+            looks_like_ours(label) && !SET_BY_US.contains(&label.as_str()) && !KNOWN.contains(&label.as_str())
+        })
         .map(|label| LabelProblem {
             label: label.clone(),
             why: Why::UnknownLabel { nearest: nearest_label(label) },
         })
         .collect();
 
+    let wishes = entry.map(|entry| entry.wishes.clone()).unwrap_or_default();
     let mut reader = Reader { labels, problems: &mut problems };
-    let enabled = reader.switch(ENABLE);
+    let enabled = reader.value(ENABLE, word::switch).or(entry.map(|entry| entry.enable));
     let desired = Desired {
-        mode: reader.word(MODE).unwrap_or_default(),
-        engine: reader.word::<Engine>(ENGINE),
-        names: reader.names(),
-        redeploy: reader.word(REDEPLOY).unwrap_or_default(),
-        healthcheck: reader.word(HEALTHCHECK).unwrap_or_default(),
+        mode: reader.word(MODE).or(wishes.mode).unwrap_or_default(),
+        engine: reader.word::<Engine>(ENGINE).or(wishes.engine),
+        names: reader.names().or(wishes.names).unwrap_or_default(),
+        redeploy: reader.word(REDEPLOY).or(wishes.redeploy).unwrap_or_default(),
+        healthcheck: reader.word(HEALTHCHECK).or(wishes.healthcheck).unwrap_or_default(),
+        client_auth: reader.word(CLIENT_AUTH).or(wishes.client_auth).unwrap_or_default(),
     };
+    if desired.client_auth == ClientAuth::Required && !desired.mode.enforces() {
+        reader.problem(CLIENT_AUTH, Why::LetsPlaintextIn { mode: desired.mode });
+    }
     reader.client();
 
     // With a misspelt `dbssl.enable` that has been said already.
-    if !labels.contains_key(ENABLE)
+    if enabled.is_none()
         && problems.is_empty()
         && let Some(needed_by) = OF_A_DATABASE.into_iter().find(|&label| labels.contains_key(label))
     {
@@ -158,56 +186,38 @@ pub fn read(labels: &BTreeMap<String, String>) -> Reading {
     }
 }
 
-/// The values that a label can have, as its message lists them.
-trait Words: FromStr<Err = UnknownWord> + Copy + 'static {
-    fn all() -> Vec<&'static str>;
-}
-
-macro_rules! words {
-    ($($type:ty),+) => {$(
-        impl Words for $type {
-            fn all() -> Vec<&'static str> {
-                Self::ALL.iter().map(|word| word.word()).collect()
-            }
-        }
-    )+};
-}
-words!(Engine, Mode, Redeploy, Healthcheck);
-
 struct Reader<'a> {
     labels: &'a BTreeMap<String, String>,
     problems: &'a mut Vec<LabelProblem>,
 }
 
 impl Reader<'_> {
-    fn word<T: Words>(&mut self, label: &'static str) -> Option<T> {
-        let found = self.labels.get(label)?;
-        let word = found.parse().ok();
-        if word.is_none() {
-            self.unknown_value(label, found, &T::all());
-        }
-        word
+    fn word<T: FromStr<Err = UnknownWord>>(&mut self, label: &'static str) -> Option<T> {
+        self.value(label, str::parse)
     }
 
-    fn switch(&mut self, label: &'static str) -> Option<bool> {
-        match self.labels.get(label)?.as_str() {
-            "true" => Some(true),
-            "false" => Some(false),
-            found => {
-                self.unknown_value(label, found, &["true", "false"]);
+    fn value<T>(
+        &mut self,
+        label: &'static str,
+        read: impl FnOnce(&str) -> Result<T, UnknownWord>,
+    ) -> Option<T> {
+        match read(self.labels.get(label)?) {
+            Ok(value) => Some(value),
+            Err(unknown) => {
+                self.problem(label, Why::UnknownValue(unknown));
                 None
             }
         }
     }
 
-    fn names(&mut self) -> Sans {
-        let mut sans = Sans::new();
-        let Some(value) = self.labels.get(NAMES) else { return sans };
+    fn names(&mut self) -> Option<Sans> {
+        let value = self.labels.get(NAMES)?;
         let count = value.split(',').count();
         if count > MOST_NAMES {
             self.problem(NAMES, Why::TooManyNames { found: count });
-            return sans;
+            return None;
         }
+        let mut sans = Sans::new();
         for text in value.split(',') {
             let text = text.trim_matches(' ');
             match san::parse(text) {
@@ -215,12 +225,12 @@ impl Reader<'_> {
                 Err(why) => self.problem(NAMES, Why::BadName { found: text.to_owned(), why }),
             }
         }
-        sans
+        Some(sans)
     }
 
     fn client(&mut self) {
-        self.switch(CLIENT);
-        self.switch(CLIENT_RESTART);
+        self.value(CLIENT, word::switch);
+        self.value(CLIENT_RESTART, word::switch);
         if let Some(path) = self.labels.get(CLIENT_PATH) {
             let clean = path.strip_prefix('/').is_some_and(|rest| {
                 !rest.contains(char::is_control)
@@ -236,14 +246,6 @@ impl Reader<'_> {
         {
             self.problem(CLIENT, Why::Missing { needed_by });
         }
-    }
-
-    fn unknown_value(&mut self, label: &'static str, found: &str, allowed: &[&str]) {
-        let meant = meant(found, allowed).map(str::to_owned);
-        self.problem(
-            label,
-            Why::UnknownValue { found: found.to_owned(), allowed: allowed.join(", "), meant },
-        );
     }
 
     fn problem(&mut self, label: &'static str, why: Why) {
@@ -271,26 +273,10 @@ fn nearest_label(label: &str) -> &'static str {
     KNOWN.into_iter().min_by_key(|known| strsim::osa_distance(known, &label)).unwrap_or(ENABLE)
 }
 
-/// The allowed word that was probably meant, if one is near.
-fn meant<'a>(found: &str, allowed: &[&'a str]) -> Option<&'a str> {
-    let found = normalised(found);
-    allowed
-        .iter()
-        .map(|&word| (strsim::osa_distance(word, &found), word))
-        .filter(|&(distance, word)| distance <= 2 && distance < word.len() / 2)
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, word)| word)
-}
-
-/// For comparing only; short, since the cost of comparing grows with both lengths.
-fn normalised(text: &str) -> String {
-    text.trim().chars().take(64).collect::<String>().to_lowercase().replace('_', "-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::San;
+    use crate::model::{Healthcheck, Redeploy, San};
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|&(label, value)| (label.to_owned(), value.to_owned())).collect()
@@ -338,6 +324,7 @@ mod tests {
                 names: Sans::new(),
                 redeploy: Redeploy::Auto,
                 healthcheck: Healthcheck::Adapt,
+                client_auth: ClientAuth::None,
             }
         );
     }
@@ -353,12 +340,14 @@ mod tests {
                     (NAMES, "DB.example.com, 10.0.0.5,fd00::5"),
                     (REDEPLOY, "manual"),
                     (HEALTHCHECK, "keep"),
+                    (CLIENT_AUTH, "optional"),
                     (OPERATION, "whatever"),
                     (CLIENT, "false"),
                 ];
                 let Reading::Enabled(desired) = read(&labels(&pairs)) else { panic!("{pairs:?}") };
                 assert_eq!((desired.mode, desired.engine), (mode, Some(engine)));
                 assert_eq!((desired.redeploy, desired.healthcheck), (Redeploy::Manual, Healthcheck::Keep));
+                assert_eq!(desired.client_auth, ClientAuth::Optional);
                 let names: Vec<String> = desired.names.iter().map(ToString::to_string).collect();
                 assert_eq!(names, ["db.example.com", "10.0.0.5", "fd00::5"]);
                 assert!(desired.names.contains(&San::Ip("10.0.0.5".parse().unwrap())));
@@ -377,8 +366,8 @@ mod tests {
             messages(&[("dbssl.enabel", "true")]),
             [
                 "unknown label \"dbssl.enabel\": did you mean dbssl.enable? Known are dbssl.enable, dbssl.mode, \
-              dbssl.engine, dbssl.names, dbssl.redeploy, dbssl.healthcheck, dbssl.client, \
-              dbssl.client.path, dbssl.client.restart"
+              dbssl.engine, dbssl.names, dbssl.redeploy, dbssl.healthcheck, dbssl.client-auth, \
+              dbssl.client, dbssl.client.path, dbssl.client.restart"
             ]
         );
         for (label, nearest) in [
@@ -395,6 +384,9 @@ mod tests {
             ("dbssl.engin", ENGINE),
             ("dbssl.health-check", HEALTHCHECK),
             ("dbssl.clientpath", CLIENT_PATH),
+            ("dbssl.clientauth", CLIENT_AUTH),
+            ("dbssl.client_auth", CLIENT_AUTH),
+            ("dbssl.client.auth", CLIENT_AUTH),
             ("dbssl.operations", REDEPLOY),
         ] {
             let said = message(label, "allow");
@@ -428,6 +420,8 @@ mod tests {
             (ENGINE, "mongo", "mongodb"),
             (REDEPLOY, "Auto", "auto"),
             (HEALTHCHECK, "KEEP", "keep"),
+            (CLIENT_AUTH, "require", "required"),
+            (CLIENT_AUTH, "Optional", "optional"),
             (CLIENT_RESTART, "True", "true"),
         ] {
             let pairs = [(ENABLE, "true"), (CLIENT, "true"), (label, value)];
@@ -449,12 +443,13 @@ mod tests {
             ("dbssl.names", "-db,ok,db-,,db.123,10.0.0.256"),
             ("dbssl.redeploy", "never"),
             ("dbssl.healthcheck", "off"),
+            ("dbssl.client-auth", "yes"),
             ("dbssl.client", "1"),
             ("dbssl.client.path", "ca.crt"),
             ("dbssl.client.restart", "2"),
             ("dbssl.foo", "bar"),
         ]);
-        assert_eq!(said.len(), 14, "{said:#?}");
+        assert_eq!(said.len(), 15, "{said:#?}");
         for (part, why) in [
             ("\"-db\"", BadSan::LeadingHyphen),
             ("\"db-\"", BadSan::TrailingHyphen),
@@ -482,6 +477,26 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_demanded_only_where_nobody_comes_without_tls() {
+        for mode in Mode::ALL {
+            for asked in ClientAuth::ALL {
+                let pairs = [(ENABLE, "true"), (MODE, mode.word()), (CLIENT_AUTH, asked.word())];
+                match read(&labels(&pairs)) {
+                    Reading::Enabled(desired) => assert_eq!(desired.client_auth, asked),
+                    Reading::Wrong(_) => {
+                        assert!(asked == ClientAuth::Required && !mode.enforces(), "{pairs:?}");
+                        let said = messages(&pairs).join("\n");
+                        let found =
+                            format!("label \"dbssl.client-auth\": found required with the mode {mode}, ");
+                        assert!(said.starts_with(&found), "{said}");
+                    }
+                    other => panic!("{pairs:?} was read as {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_client_path_is_absolute_and_clean() {
         for path in ["", "/", "ca.crt", "/etc/../shadow", "/etc//ca", "/etc/", "/a\nb", "/./a"] {
             let said = messages(&[(CLIENT, "true"), (CLIENT_PATH, path)]).join("\n");
@@ -502,6 +517,7 @@ mod tests {
             (NAMES, &many),
             (REDEPLOY, &huge),
             (HEALTHCHECK, &huge),
+            (CLIENT_AUTH, &huge),
             (CLIENT_PATH, &huge),
             (&label, &huge),
         ] {

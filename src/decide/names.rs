@@ -7,29 +7,32 @@ use std::{
 };
 
 use crate::{
-    model::{San, Sans},
+    model::{San, Sans, inspect::Inspect},
     san::{self, BadSan},
     shown::Shown,
 };
 
+/// The label by which Compose names the service of a container, which is a DNS name on its networks.
+pub const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+
 /// Where names come from.
 #[derive(Clone, Debug, Default)]
-pub struct NameSources<'a> {
-    pub container: &'a str,
-    /// The label `com.docker.compose.service`.
-    pub compose_service: Option<&'a str>,
+struct NameSources<'a> {
+    container: &'a str,
+    /// The label [`COMPOSE_SERVICE`].
+    compose_service: Option<&'a str>,
     /// The aliases of every network, and a hostname that was set by hand.
-    pub aliases: Vec<&'a str>,
+    aliases: Vec<&'a str>,
     /// What Docker adds to the aliases of its own accord: the container's short id, and its hostname, which is the
     /// short id of a predecessor once it was recreated. They change with each recreation, so a certificate must not
     /// depend on them.
-    pub made_up: Vec<&'a str>,
+    made_up: Vec<&'a str>,
     /// Addresses that the configuration fixes: others change at each start.
-    pub addresses: Vec<IpAddr>,
+    addresses: Vec<IpAddr>,
     /// Names and addresses of the host, from the config.
-    pub host_names: Option<&'a Sans>,
+    host_names: Option<&'a Sans>,
     /// `dbssl.names`.
-    pub asked: Option<&'a Sans>,
+    asked: Option<&'a Sans>,
 }
 
 /// What goes into the certificate, and what cannot.
@@ -53,12 +56,25 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Collects the names of one container.
+/// The names of a container as it is now. `asked` are those of `dbssl.names`, `host_names` those of the config.
 ///
 /// `localhost`, 127.0.0.1 and ::1 are always there: health checks and `docker exec` connect so. A name
 /// with underscores is there twice, as it is and with hyphens, since Java's HTTPS check refuses
 /// underscores.
-pub fn certificate_names(input: &NameSources<'_>) -> Names {
+pub fn certificate_names(inspect: &Inspect, asked: &Sans, host_names: &Sans) -> Names {
+    let aliases = inspect.aliases();
+    collect(&NameSources {
+        container: inspect.name().as_str(),
+        compose_service: inspect.label(COMPOSE_SERVICE),
+        aliases: aliases.iter().map(String::as_str).collect(),
+        made_up: [inspect.id().short()].into_iter().chain(inspect.default_hostname()).collect(),
+        addresses: inspect.fixed_addresses(),
+        host_names: Some(host_names),
+        asked: Some(asked),
+    })
+}
+
+fn collect(input: &NameSources<'_>) -> Names {
     let mut sans = Sans::from([
         San::Dns("localhost".to_owned()),
         San::Ip(Ipv4Addr::LOCALHOST.into()),
@@ -116,7 +132,7 @@ mod tests {
     fn every_source_gives_its_names() {
         let host_names = san_set(&["db.example.com", "203.0.113.7"]);
         let asked = san_set(&["orders.internal", "fd00::7", "*.example.com"]);
-        let names = certificate_names(&NameSources {
+        let names = collect(&NameSources {
             container: "Orders-DB",
             compose_service: Some("db"),
             aliases: vec!["orders", "0123456789ab", "10.1.2.3", "db", "DB"],
@@ -151,7 +167,7 @@ mod tests {
     #[test]
     fn an_underscore_brings_its_twin_with_a_hyphen() {
         let host_names = dns(&["db_1.host_a"]);
-        let names = certificate_names(&NameSources {
+        let names = collect(&NameSources {
             container: "my_db",
             compose_service: Some("db_"),
             host_names: Some(&host_names),
@@ -166,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_clients_refuse_is_left_out_and_said_once() {
-        let names = certificate_names(&NameSources {
+        let names = collect(&NameSources {
             container: "db.123",
             compose_service: Some("db-"),
             aliases: vec!["-db", "db-", "", "ok", "0.0.0.0"],
@@ -192,7 +208,7 @@ mod tests {
 
     #[test]
     fn only_the_short_id_itself_is_dropped() {
-        let names = certificate_names(&NameSources {
+        let names = collect(&NameSources {
             container: "db",
             aliases: vec!["abcdefabcdef", "0123456789ab"],
             made_up: vec!["0123456789ab"],
@@ -205,7 +221,7 @@ mod tests {
     fn the_same_names_in_any_order_and_case_are_the_same_set() {
         let one = NameSources { container: "db", aliases: vec!["a", "B"], ..NameSources::default() };
         let other = NameSources { container: "/DB", aliases: vec!["b", "A", "a"], ..NameSources::default() };
-        assert_eq!(certificate_names(&one), certificate_names(&other));
+        assert_eq!(collect(&one), collect(&other));
     }
 
     fn san_set(names: &[&str]) -> Sans {

@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, fmt};
 
 use time::OffsetDateTime;
 
-use super::gates::Refusal;
+use super::{external::External, gates::Refusal};
 use crate::{
-    model::{Desired, Redeploy, Sans},
+    model::{ClientAuth, Desired, Redeploy, Sans},
     pki::{Certificate, renewal_at},
 };
 
@@ -22,12 +22,17 @@ pub struct Observed {
     pub names: Sans,
     /// The root (or intermediate) that issues now.
     pub issuer: Certificate,
+    /// What has to follow the leaf.
+    pub upper: Vec<Certificate>,
+    /// What a CA has to do with it whose key is elsewhere.
+    pub external: External,
     pub wiring: Wiring,
     pub directory: Directory,
     pub life: Life,
     /// What a client that connects now is served; only looked at when the database is [`Life::Ready`].
     pub serving: Serving,
     pub plaintext: Plaintext,
+    pub strangers: Strangers,
 }
 
 /// Whether the container is made to serve TLS from its certificate directory.
@@ -82,6 +87,12 @@ pub enum Serving {
     Failed(String),
 }
 
+/// Whether what is served is what lies in the directory. Roots behind it do no harm: OpenSSL adds them by itself where
+/// the server was given a CA file and its leaf alone.
+pub fn serves(served: &[Certificate], held: &[Certificate]) -> bool {
+    served.strip_prefix(held).is_some_and(|more| more.iter().all(Certificate::self_signed))
+}
+
 /// Whether the server takes connections without TLS from outside, and whether it is told not to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plaintext {
@@ -95,6 +106,28 @@ pub enum Plaintext {
     Unknown(String),
 }
 
+/// Whether the server takes clients who come by TLS and have no certificate; only looked at where they are to be refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    NotLooked,
+    Accepted,
+    /// `ours`: by what dbssl wrote.
+    Refused {
+        ours: bool,
+    },
+    /// By what dbssl wrote, and nobody asks for that any more.
+    RefusedWithoutNeed,
+    /// Could not be found out or cannot be arranged.
+    Unknown(String),
+}
+
+/// Whom the server lets in although its operator wants him refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lenience {
+    Plaintext(String),
+    Strangers(String),
+}
+
 /// Why a certificate is issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IssueReason {
@@ -103,6 +136,19 @@ pub enum IssueReason {
     OtherIssuer {
         found: String,
     },
+    /// It came back signed by somebody else.
+    Signed {
+        by: String,
+    },
+    /// What somebody else signed cannot be served any longer; another of its kind has not come.
+    FallsBack {
+        from: String,
+        why: String,
+    },
+    /// Of what somebody else signed: what lies beside it is of a former CA of ours.
+    Beside,
+    /// What has to follow the leaf is not what it was: a former CA's overlap began or ended.
+    OtherChain,
     Names {
         added: BTreeSet<String>,
         dropped: BTreeSet<String>,
@@ -138,6 +184,10 @@ pub enum Step {
     Enforce,
     /// Take back what made it refuse plaintext.
     Relax,
+    /// Make the server refuse clients that have no certificate.
+    Demand,
+    /// Take back what made it refuse them.
+    Excuse,
 }
 
 /// Why nothing is done although not all is well.
@@ -166,8 +216,8 @@ pub enum Plan {
     Refuse(Vec<Refusal>),
     /// TLS that somebody else configured.
     Foreign(Vec<String>),
-    /// It works, but plaintext from outside is not refused and cannot be.
-    NotEnforced(String),
+    /// It works, but somebody from outside is not refused and cannot be.
+    NotEnforced(Lenience),
 }
 
 /// Decides. `allowed`: what the operator lets us do now; `dbssl apply` raises `manual` to `auto`.
@@ -219,6 +269,14 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
         (false, Plaintext::Refused { ours: true }) => steps.insert(0, Step::Relax),
         _ => {}
     }
+    let demands = observed.desired.client_auth == ClientAuth::Required;
+    match &observed.strangers {
+        Strangers::Accepted | Strangers::Refused { ours: false } if demands => steps.push(Step::Demand),
+        // That takes back everything.
+        Strangers::RefusedWithoutNeed if steps.first() == Some(&Step::Relax) => {}
+        Strangers::RefusedWithoutNeed => steps.insert(0, Step::Excuse),
+        _ => {}
+    }
     if !steps.is_empty() {
         return if allowed == Redeploy::Manual {
             Plan::Wait { pending: steps, why: Wait::Policy(allowed) }
@@ -227,13 +285,27 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
         };
     }
     match (&observed.directory, &observed.plaintext) {
-        (_, Plaintext::Unknown(why)) if observed.desired.mode.enforces() => Plan::NotEnforced(why.clone()),
+        (_, Plaintext::Unknown(why)) if observed.desired.mode.enforces() => {
+            Plan::NotEnforced(Lenience::Plaintext(why.clone()))
+        }
         (_, Plaintext::NotLooked) if observed.desired.mode.enforces() => {
             unseen("whether it refuses plaintext has not been seen")
         }
-        (Directory::Sound(chain), _) => match chain.first() {
-            Some(leaf) => Plan::Settled { renew_at: renewal_at(leaf, &observed.container) },
-            None => Plan::Act(vec![Step::Issue(IssueReason::First), Step::Serve(ServeReason::Issued)]),
+        _ if demands && observed.strangers == Strangers::NotLooked => {
+            unseen("whether it refuses clients without a certificate has not been seen")
+        }
+        _ if demands && let Strangers::Unknown(why) = &observed.strangers => {
+            Plan::NotEnforced(Lenience::Strangers(why.clone()))
+        }
+        (Directory::Sound(chain), _) => match (chain.first(), &observed.external.held) {
+            (_, Some(held)) => {
+                let next = if now < held.renew_at { held.renew_at } else { held.falls_back_at };
+                Plan::Settled { renew_at: next }
+            }
+            (Some(leaf), None) => Plan::Settled { renew_at: renewal_at(leaf, &observed.container) },
+            (None, None) => {
+                Plan::Act(vec![Step::Issue(IssueReason::First), Step::Serve(ServeReason::Issued)])
+            }
         },
         // Anything else has given a reason to issue above.
         _ => Plan::Settled { renew_at: now },
@@ -247,14 +319,31 @@ fn unseen(what: &str) -> Plan {
 
 /// The first reason to issue, in order of how plainly the certificate is of no use.
 fn issue_reason(observed: &Observed, now: OffsetDateTime) -> Option<IssueReason> {
+    let external = &observed.external;
+    if let Some(last) = external.answer.as_ref().and_then(|answer| answer.last()) {
+        return Some(IssueReason::Signed { by: last.issuer().to_owned() });
+    }
     let chain = match &observed.directory {
         Directory::Missing => return Some(IssueReason::First),
         Directory::Damaged(what) => return Some(IssueReason::Damaged(what.clone())),
         Directory::Sound(chain) => chain,
     };
     let Some(leaf) = chain.first() else { return Some(IssueReason::First) };
+    if let Some(held) = &external.held {
+        if let Some(why) = &held.problem {
+            return Some(IssueReason::FallsBack { from: held.signer.clone(), why: why.clone() });
+        }
+        // Nobody is asked for another any more: it is our turn.
+        let due = (!external.asked && now >= held.renew_at).then_some(held.renew_at);
+        return unverified(observed, chain)
+            .or(due.map(|since| IssueReason::Due { since }))
+            .or(external.stale.then_some(IssueReason::Beside));
+    }
     if !leaf.signed_by(&observed.issuer) {
         return Some(IssueReason::OtherIssuer { found: leaf.issuer().to_owned() });
+    }
+    if chain[1..] != observed.upper {
+        return Some(IssueReason::OtherChain);
     }
     if *leaf.sans() != observed.names {
         let only = |these: &Sans, those: &Sans| these.difference(those).map(ToString::to_string).collect();
@@ -263,13 +352,22 @@ fn issue_reason(observed: &Observed, now: OffsetDateTime) -> Option<IssueReason>
             dropped: only(leaf.sans(), &observed.names),
         });
     }
-    if let Serving::Tls { chain: served, verified: Err(why) } = &observed.serving
-        && served == chain
-    {
-        return Some(IssueReason::Unverified(why.clone()));
+    if now < leaf.not_before() {
+        // The clock was ahead when it was issued.
+        let why = format!("it is valid only from {} on", minute(leaf.not_before()));
+        return Some(IssueReason::Unverified(why));
     }
     let due = renewal_at(leaf, &observed.container);
-    (now >= due).then_some(IssueReason::Due { since: due })
+    unverified(observed, chain).or((now >= due).then_some(IssueReason::Due { since: due }))
+}
+
+fn unverified(observed: &Observed, held: &[Certificate]) -> Option<IssueReason> {
+    match &observed.serving {
+        Serving::Tls { chain, verified: Err(why) } if serves(chain, held) => {
+            Some(IssueReason::Unverified(why.clone()))
+        }
+        _ => None,
+    }
 }
 
 fn serve_reason(serving: &Serving, directory: &Directory) -> Option<ServeReason> {
@@ -279,7 +377,7 @@ fn serve_reason(serving: &Serving, directory: &Directory) -> Option<ServeReason>
         Serving::Failed(why) => Some(ServeReason::Broken(why.clone())),
         Serving::Tls { chain, .. } => {
             // What is served as it should be, and does not verify, is a reason to issue, not to serve.
-            let other = !matches!(directory, Directory::Sound(held) if held == chain);
+            let other = !matches!(directory, Directory::Sound(held) if serves(chain, held));
             other.then_some(ServeReason::ServesOther)
         }
     }
@@ -292,6 +390,12 @@ impl fmt::Display for IssueReason {
             Self::First => f.write_str("it has none yet"),
             Self::Damaged(what) => write!(f, "the certificate directory is damaged: {}", what.join("; ")),
             Self::OtherIssuer { found } => write!(f, "it was issued by another CA ({found})"),
+            Self::Signed { by } => write!(f, "it came back signed by {by}"),
+            Self::FallsBack { from, why } => {
+                write!(f, "the one that {from} signed can be served no longer: {why}")
+            }
+            Self::Beside => f.write_str("it stays, and what lies beside it is of a former CA"),
+            Self::OtherChain => f.write_str("the chain behind it has changed: a former CA comes or goes"),
             Self::Names { added, dropped } => {
                 f.write_str("its names changed:")?;
                 if !added.is_empty() {
@@ -329,6 +433,8 @@ impl fmt::Display for Step {
             Self::Serve(reason) => write!(f, "reload the server: {reason}"),
             Self::Enforce => f.write_str("refuse plaintext: the mode demands it"),
             Self::Relax => f.write_str("accept plaintext again: the mode allows it"),
+            Self::Demand => f.write_str("refuse clients without a certificate: dbssl.client-auth demands it"),
+            Self::Excuse => f.write_str("accept clients without a certificate again"),
         }
     }
 }
@@ -370,13 +476,18 @@ impl fmt::Display for Plan {
             Self::Foreign(flags) => {
                 write!(f, "nothing: somebody else configured its TLS ({})", flags.join(" "))
             }
-            Self::NotEnforced(why) => write!(f, "nothing; plaintext is not refused: {why}"),
+            Self::NotEnforced(Lenience::Plaintext(why)) => {
+                write!(f, "nothing; plaintext is not refused: {why}")
+            }
+            Self::NotEnforced(Lenience::Strangers(why)) => {
+                write!(f, "nothing; clients without a certificate are not refused: {why}")
+            }
         }
     }
 }
 
 /// A point in time for people, to the minute, UTC.
-fn minute(time: OffsetDateTime) -> String {
+pub fn minute(time: OffsetDateTime) -> String {
     let time = time.to_offset(time::UtcOffset::UTC);
     format!("{} {:02}:{:02} UTC", time.date(), time.hour(), time.minute())
 }

@@ -1,6 +1,6 @@
 //! Who the database runs as: whose key file it has to be. Never assumed, always read from the container.
 
-use crate::model::Owner;
+use crate::{model::Owner, shown::Shown};
 
 /// Why nobody can be named.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,10 +22,12 @@ pub fn server_user(user: &str, passwd: &str, candidates: &[&str]) -> Result<Owne
         let known = entries(passwd).find(|entry| entry.uid == uid);
         return Ok(Owner { uid, gid: group.or(known.map(|entry| entry.gid)).unwrap_or(0) });
     }
-    let wanted: Vec<&str> = if matches!(name, "" | "0" | "root") { candidates.to_vec() } else { vec![name] };
+    let its_own = !matches!(name, "" | "0" | "root");
+    let wanted: Vec<&str> = if its_own { vec![name] } else { candidates.to_vec() };
     let found = wanted.iter().find_map(|wanted| entries(passwd).find(|entry| entry.name == *wanted));
-    found.map(|entry| Owner { uid: entry.uid, gid: group.unwrap_or(entry.gid) }).ok_or_else(|| NoUser {
-        why: format!("/etc/passwd in the container has no user {}", wanted.join(" or ")),
+    found.map(|entry| Owner { uid: entry.uid, gid: group.unwrap_or(entry.gid) }).ok_or_else(|| {
+        let missing = if its_own { Shown(name).to_string() } else { wanted.join(" or ") };
+        NoUser { why: format!("/etc/passwd in the container has no user {missing}") }
     })
 }
 
@@ -78,6 +80,13 @@ mod tests {
     fn a_missing_user_is_named() {
         let error = server_user("", "root:x:0:0::/:/bin/sh\n", &["mysql", "mariadb"]).unwrap_err();
         assert!(error.to_string().ends_with("/etc/passwd in the container has no user mysql or mariadb"));
+    }
+
+    #[test]
+    fn a_user_that_somebody_made_up_is_one_short_line() {
+        let error = server_user(&format!("x\n\u{1b}[2J{}", "y".repeat(5000)), PASSWD, &[]).unwrap_err();
+        assert!(error.to_string().contains(r#"no user "x\n\u{1b}[2Jyyy"#), "{error}");
+        assert!(error.to_string().len() < 300, "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::{labels::IMAGE, matching};
 use crate::model::inspect::{Attachment, Image, Inspect};
 
 /// The label by which a redeploy finds its successor again, whatever its name.
@@ -23,8 +24,10 @@ pub struct Wiring<'a> {
     pub source: &'a Path,
     /// Where the engine finds it in the container.
     pub target: &'a str,
-    /// Appended to the server's command; empty when they are there already.
-    pub flags: &'a [String],
+    /// `Config.Cmd` with the server's flags.
+    pub command: &'a [String],
+    /// `Config.Healthcheck.Test`, if it has to be another.
+    pub healthcheck: Option<&'a [String]>,
     /// The directory is not mounted yet.
     pub mount: bool,
     /// Relabel the directory for containers (`z`): shared, never private.
@@ -63,7 +66,7 @@ pub fn successor(
     wire(&mut expected, old, wiring);
     expected["Config"]["Labels"][OPERATION_LABEL] = json!(operation);
     if !dialect.image_name_holds {
-        expected["Config"]["Image"] = json!(old.image_id());
+        image_by_id(&mut expected, old);
     }
     // Until it is proved, nothing but us starts it: not the daemon, not after a reboot.
     expected["HostConfig"]["RestartPolicy"] = json!({ "Name": "no", "MaximumRetryCount": 0 });
@@ -76,9 +79,15 @@ pub fn rebuilt(old: &Inspect, image: &Image, operation: &str, dialect: Dialect) 
     name_anonymous_volumes(&mut expected, old);
     expected["Config"]["Labels"][OPERATION_LABEL] = json!(operation);
     if !dialect.image_name_holds {
-        expected["Config"]["Image"] = json!(old.image_id());
+        image_by_id(&mut expected, old);
     }
     asked(expected, old, image, dialect)
+}
+
+/// The name is kept as a label: by it the config may have matched the container, and the engine was told.
+fn image_by_id(expected: &mut Value, old: &Inspect) {
+    expected["Config"]["Labels"][IMAGE] = json!(matching::image(old));
+    expected["Config"]["Image"] = json!(old.image_id());
 }
 
 /// Turns what `inspect` shall say into what has to be asked for.
@@ -139,12 +148,13 @@ pub fn rehearsal(successor: &Successor) -> Successor {
 
 fn wire(expected: &mut Value, old: &Inspect, wiring: &Wiring<'_>) {
     name_anonymous_volumes(expected, old);
-    let mut command = old.command();
-    command.extend(wiring.flags.iter().cloned());
-    expected["Config"]["Cmd"] = json!(command);
+    expected["Config"]["Cmd"] = json!(wiring.command);
+    if let Some(test) = wiring.healthcheck {
+        expected["Config"]["Healthcheck"]["Test"] = json!(test);
+    }
     // What Docker runs in the end: the entrypoint's own words, then the command.
     let entrypoint = old.entrypoint().unwrap_or_default();
-    let words: Vec<_> = entrypoint.into_iter().chain(command).collect();
+    let words: Vec<_> = entrypoint.iter().chain(wiring.command).collect();
     expected["Path"] = json!(words.first());
     expected["Args"] = json!(words.get(1..).unwrap_or_default());
     if wiring.mount {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Launch, Obstacle, Shape};
+use super::{Demand, Launch, Obstacle, Shape};
 
 const SHELLS: [&str; 6] = ["sh", "bash", "ash", "dash", "busybox", "zsh"];
 
@@ -10,24 +10,8 @@ const SHELLS: [&str; 6] = ["sh", "bash", "ash", "dash", "busybox", "zsh"];
 /// follows the program's name (or all flags, where an entrypoint adds the name); of a string for a shell, what
 /// follows the name in it. A shell's string is not expanded.
 pub(super) fn server_arguments<'a>(programs: &[&str], command: &'a [String]) -> Vec<Cow<'a, str>> {
-    let mut words = Vec::with_capacity(command.len());
-    let mut rest = command;
-    while let [word, more @ ..] = rest {
-        rest = more;
-        if is_shell(word)
-            && let Some(at) = more.iter().position(|option| is_shell_command_option(option))
-            && let Some(script) = more.get(at + 1)
-        {
-            words.push(Word::Break);
-            shell_words(script, &mut words);
-            words.push(Word::Break);
-            rest = more.get(at + 2..).unwrap_or_default();
-        } else {
-            words.push(Word::Text(Cow::Borrowed(word.as_str())));
-        }
-    }
-    let is_program =
-        |word: &Word<'_>| matches!(word, Word::Text(text) if programs.contains(&file_name(text)));
+    let mut words = split(command);
+    let is_program = |word: &Word<'_>| word.is_one_of(programs);
     let starts_flag = |word: &Word<'_>| matches!(word, Word::Text(text) if text.starts_with('-'));
     // `gosu postgres postgres -c …` and `chown postgres /data && exec postgres -c …`: the name of the user is not
     // followed by a flag.
@@ -49,6 +33,41 @@ pub(super) fn server_arguments<'a>(programs: &[&str], command: &'a [String]) -> 
         .collect()
 }
 
+/// The server's program, if the command names it. What follows an option may be the option's value, and is none.
+pub(super) fn server_program<'a>(programs: &[&str], command: &'a [String]) -> Option<Cow<'a, str>> {
+    let mut follows_option = false;
+    split(command).into_iter().find_map(|word| {
+        let is_program = !follows_option && word.is_one_of(programs);
+        let Word::Text(text) = word else {
+            follows_option = false;
+            return None;
+        };
+        follows_option = text.starts_with('-') && text != "--";
+        is_program.then_some(text)
+    })
+}
+
+/// The words of a command, those of a string for a shell among them.
+fn split(command: &[String]) -> Vec<Word<'_>> {
+    let mut words = Vec::with_capacity(command.len());
+    let mut rest = command;
+    while let [word, more @ ..] = rest {
+        rest = more;
+        if is_shell(word)
+            && let Some(at) = more.iter().position(|option| is_shell_command_option(option))
+            && let Some(script) = more.get(at + 1)
+        {
+            words.push(Word::Break);
+            shell_words(script, &mut words);
+            words.push(Word::Break);
+            rest = more.get(at + 2..).unwrap_or_default();
+        } else {
+            words.push(Word::Text(Cow::Borrowed(word.as_str())));
+        }
+    }
+    words
+}
+
 /// Whether flags appended to `container`'s command reach the server.
 pub(super) fn shape(programs: &[&str], image: Launch<'_>, container: Launch<'_>) -> Shape {
     match obstacle(programs, image, container) {
@@ -59,11 +78,10 @@ pub(super) fn shape(programs: &[&str], image: Launch<'_>, container: Launch<'_>)
 
 fn obstacle(programs: &[&str], image: Launch<'_>, container: Launch<'_>) -> Option<Obstacle> {
     if container.entrypoint != image.entrypoint {
-        let by = container.entrypoint.join(" ");
-        return Some(if by.is_empty() {
-            Obstacle::EntrypointCleared
-        } else {
-            Obstacle::EntrypointReplaced { by }
+        // Not what follows: it may hold a password.
+        return Some(match container.entrypoint.first().filter(|by| !by.is_empty()) {
+            Some(by) => Obstacle::EntrypointReplaced { by: by.clone() },
+            None => Obstacle::EntrypointCleared,
         });
     }
     let is_program = |word: &String| programs.contains(&file_name(word));
@@ -107,17 +125,38 @@ fn obstacle(programs: &[&str], image: Launch<'_>, container: Launch<'_>) -> Opti
     arguments.iter().any(|argument| argument == "--").then_some(Obstacle::EndOfFlags)
 }
 
+/// `command` without the flags that were appended to it for any demand.
+pub(super) fn without_tails(command: &[String], flags: impl Fn(Demand) -> Vec<String>) -> Vec<String> {
+    let mut rest = command;
+    while let Some(shorter) =
+        Demand::all().filter_map(|demand| rest.strip_suffix(&*flags(demand))).min_by_key(|rest| rest.len())
+    {
+        rest = shorter;
+    }
+    rest.to_vec()
+}
+
+/// Whether `command` ends with the flags that would be appended for a demand which treats some client differently.
+pub(super) fn wired_for_another(
+    command: &[String],
+    demand: Demand,
+    flags: impl Fn(Demand) -> Vec<String>,
+) -> bool {
+    let ends_with = |demand| command.ends_with(&flags(demand));
+    !ends_with(demand) && Demand::all().any(|other| other.differs_from(demand) && ends_with(other))
+}
+
 /// The last component of a path.
 pub(super) fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn is_shell(word: &str) -> bool {
+pub(super) fn is_shell(word: &str) -> bool {
     SHELLS.contains(&file_name(word))
 }
 
 /// `-c`, also together with others: `-ec`, `-lc`, `-euxc`.
-fn is_shell_command_option(word: &str) -> bool {
+pub(super) fn is_shell_command_option(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|letters| {
         letters.ends_with('c') && letters.len() <= 8 && letters.bytes().all(|byte| byte.is_ascii_lowercase())
     })
@@ -137,6 +176,12 @@ enum Word<'a> {
     Text(Cow<'a, str>),
     /// One command ends, the next one begins.
     Break,
+}
+
+impl Word<'_> {
+    fn is_one_of(&self, programs: &[&str]) -> bool {
+        matches!(self, Self::Text(text) if programs.contains(&file_name(text)))
+    }
 }
 
 /// Splits a shell's string into its words. Quotes and backslashes are understood, expansions are left as they are.
@@ -191,12 +236,14 @@ pub(super) fn long_options(arguments: &[Cow<'_, str>]) -> Vec<LongOption> {
     while let [argument, more @ ..] = rest {
         rest = more;
         let Some(text) = argument.strip_prefix("--").filter(|text| !text.is_empty()) else { continue };
+        let mut apart = false;
         let (name, value, written) = if let Some((name, value)) = text.split_once('=') {
             (name, Some(value), argument.to_string())
         } else if let [value, more @ ..] = rest
             && !value.starts_with("--")
         {
             rest = more;
+            apart = true;
             (text, Some(value.as_ref()), format!("{argument} {value}"))
         } else {
             (text, None, argument.to_string())
@@ -204,6 +251,7 @@ pub(super) fn long_options(arguments: &[Cow<'_, str>]) -> Vec<LongOption> {
         options.push(LongOption {
             name: name.to_ascii_lowercase().replace('_', "-"),
             value: value.map(str::to_owned),
+            apart,
             written,
         });
     }
@@ -214,8 +262,35 @@ pub(super) fn long_options(arguments: &[Cow<'_, str>]) -> Vec<LongOption> {
 pub(super) struct LongOption {
     pub name: String,
     pub value: Option<String>,
+    /// The value is a word of its own.
+    pub apart: bool,
     /// As it stands in the command, for people.
     pub written: String,
+}
+
+/// Those of `options` that name another path than ours, as they are written; `paths` by their options.
+pub(super) fn elsewhere<'a>(
+    options: &[LongOption],
+    paths: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Vec<String> {
+    let names_another =
+        |(name, path)| last(options, name).filter(|option| option.value.as_deref() != Some(path));
+    paths.into_iter().filter_map(names_another).map(|option| option.written.clone()).collect()
+}
+
+/// The variable of which a word of a shell's script is the whole value: `$NAME` or `${NAME}`.
+pub(super) fn variable(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('$')?;
+    Some(name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name))
+}
+
+/// One word of a POSIX shell.
+pub fn shell_word(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:=@%+,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The last of `options` that has this name: the one that counts.
@@ -251,6 +326,21 @@ mod tests {
         }
         assert!(arguments(&["docker-entrypoint.sh", "postgres"]).is_empty());
         assert!(arguments(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_program_is_no_value_of_an_option() {
+        for (words, program) in [
+            (&["docker-entrypoint.sh", "/bin/b", "-x"][..], Some("/bin/b")),
+            (&["a", "--name", "b"], Some("a")),
+            (&["--name", "b", "--more", "a"], None),
+            (&["tini", "-g", "--", "b"], Some("b")),
+            (&["sh", "-c", "echo -h a; exec b --name a"], Some("b")),
+            (&["sh", "-c", "x -f", "b"], Some("b")),
+            (&[], None),
+        ] {
+            assert_eq!(server_program(&["a", "b"], &list(words)).as_deref(), program, "{words:?}");
+        }
     }
 
     #[test]
@@ -321,7 +411,7 @@ mod tests {
             &["/bin/bash", "run.sh"],
             "the command is a string for the shell \"/bin/bash\"",
         );
-        refused(official, &["/bin/sh", "-c"], &["x"], "the image's entrypoint is replaced by \"/bin/sh -c\"");
+        refused(official, &["/bin/sh", "-c"], &["x"], "the image's entrypoint is replaced by \"/bin/sh\"");
         refused(official, &[], &["postgres"], "the image's entrypoint is cleared");
         refused(official, &[""], &["postgres"], "the image's entrypoint is cleared");
         refused(&["sh", "-c", "x"], &["sh", "-c", "x"], &[], "the command is a string for the shell \"sh\"");
@@ -349,5 +439,12 @@ mod tests {
             read,
             [("ssl-cert", Some("/a")), ("ssl-key", Some("/b")), ("flag", None), ("port", Some("0"))]
         );
+    }
+
+    #[test]
+    fn a_shell_gets_one_word_that_it_does_not_expand() {
+        assert_eq!(shell_word("--host=db"), "--host=db");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("it's $HOME `x` \\"), r"'it'\''s $HOME `x` \'");
     }
 }

@@ -4,29 +4,68 @@
 //! Unix socket (`local` lines) nor TLS (`hostnossl` fits plaintext only). Nothing else in the file is changed by a
 //! single byte: it may be in any encoding, with any line ends.
 //!
-//! What is ours is recognised line by line: the two marker comments, and between them the two rules. A line that
-//! somebody else wrote between the markers stays, behind the block.
+//! What is ours is recognised line by line: the two marker comments, and between them the rules. A line that somebody
+//! else wrote between the markers stays, behind the block.
+//!
+//! # Certificates
+//! That a client must have one is an option of the very line that says how he proves who he is, and there is no line that
+//! demands it and leaves the rest to others. So the block holds a copy of each line for TLS, in its order, with that
+//! demand: a client who fits a copy would have fitted the original, and has to prove what it says. Whoever fits none is
+//! refused, as he would have been.
+
+mod certified;
+
+pub use certified::NotUnderstood;
+use certified::certified;
 
 /// By these beginnings the markers are recognised, so that their wording may change.
 const BEGIN: &str = "# >>> dbssl";
 const END: &str = "# <<< dbssl";
 
-const LINES: [&str; 4] = [
-    "# >>> dbssl: managed, removed again with dbssl.enable. Connections from outside must use TLS.",
-    RULES[0],
-    RULES[1],
-    "# <<< dbssl",
-];
+const FIRST: &str =
+    "# >>> dbssl: managed, removed again with dbssl.enable. Connections from outside must use TLS.";
+const LAST: &str = "# <<< dbssl";
 
 /// `all` as a database does not stand for replication.
 const RULES: [&str; 2] = ["hostnossl all all all reject", "hostnossl replication all all reject"];
 
-/// The file with the block at its top, exactly once; `None` if it is so already.
-pub fn with_block(text: &[u8]) -> Option<Vec<u8>> {
+/// Behind the copies: a line that is written below later is not in force before it has been copied. Without TLS none of
+/// these fits.
+const REST: [&str; 2] = ["hostssl all all all reject", "hostssl replication all all reject"];
+
+/// At the end of each line of the block that demands certificates: by it the line is known to be ours.
+const OURS: &str = " # dbssl";
+
+/// What the block is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Who comes without TLS is refused.
+    pub plaintext: bool,
+    /// Who comes by TLS without a certificate is refused; what else the file demands of him stays as it is.
+    pub certificates: bool,
+}
+
+impl Block {
+    const ALL: [Self; 4] = [
+        Self { plaintext: false, certificates: false },
+        Self { plaintext: true, certificates: false },
+        Self { plaintext: false, certificates: true },
+        Self { plaintext: true, certificates: true },
+    ];
+}
+
+/// The file with this block at its top, exactly once; `None` if it is so already.
+///
+/// # Errors
+/// If certificates are to be demanded and a line cannot be copied for that.
+pub fn with_block(text: &[u8], block: Block) -> Result<Option<Vec<u8>>, NotUnderstood> {
+    if block == Block::default() {
+        return Ok(without_block(text));
+    }
     let rest = without_block(text);
     let rest = rest.as_deref().unwrap_or(text);
-    let wanted = [block(rest).as_slice(), rest].concat();
-    (wanted != text).then_some(wanted)
+    let wanted = [block_for(rest, block)?.as_slice(), rest].concat();
+    Ok((wanted != text).then_some(wanted))
 }
 
 /// The file without any block, whole or damaged; `None` if there is nothing of ours in it.
@@ -80,16 +119,45 @@ pub fn without_block(text: &[u8]) -> Option<Vec<u8>> {
     )
 }
 
-/// Whether the block is there, whole, once, and at the top, where it is in force.
-pub fn has_block(text: &[u8]) -> bool {
-    with_block(text).is_none()
+/// The block that is there, whole, once, and at the top, where it is in force; `None` if what is there is damaged, or out
+/// of date: lines below it have changed since.
+pub fn block(text: &[u8]) -> Option<Block> {
+    Block::ALL.into_iter().find(|block| matches!(with_block(text, *block), Ok(None)))
+}
+
+/// Whether some block of ours demands certificates, be it whole or not.
+pub fn demands_certificates(text: &[u8]) -> bool {
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut inside = false;
+    lines.iter().any(|line| {
+        match kind(line) {
+            Kind::Begin => inside = true,
+            Kind::End => inside = false,
+            Kind::Rule | Kind::TornRule | Kind::Other => {}
+        }
+        inside && is_certified(line.trim_ascii())
+    })
 }
 
 /// With the line ends that the file has.
-fn block(rest: &[u8]) -> Vec<u8> {
+fn block_for(rest: &[u8], block: Block) -> Result<Vec<u8>, NotUnderstood> {
     let first = rest.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
     let end = if first.ends_with(b"\r\n") { "\r\n" } else { "\n" };
-    LINES.iter().flat_map(|line| line.bytes().chain(end.bytes())).collect()
+    let mut lines: Vec<Vec<u8>> = vec![FIRST.into()];
+    if block.plaintext {
+        lines.extend(RULES.map(Vec::from));
+    }
+    if block.certificates {
+        let ours = |line: &[u8]| [line, OURS.as_bytes()].concat();
+        lines.extend(certified(rest)?.iter().map(|line| ours(line)));
+        lines.extend(REST.map(|line| ours(line.as_bytes())));
+    }
+    lines.push(LAST.into());
+    Ok(lines.into_iter().flat_map(|line| [&line, end.as_bytes()].concat()).collect())
+}
+
+fn is_certified(line: &[u8]) -> bool {
+    line.starts_with(b"hostssl") && line.ends_with(OURS.as_bytes())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +176,7 @@ fn kind(line: &[u8]) -> Kind {
         Kind::Begin
     } else if text.starts_with(END.as_bytes()) {
         Kind::End
-    } else if RULES.iter().any(|rule| same_words(text, rule.as_bytes())) {
+    } else if RULES.iter().any(|rule| same_words(text, rule.as_bytes())) || is_certified(text) {
         Kind::Rule
     } else if !line.ends_with(b"\n")
         && !text.is_empty()
@@ -131,8 +199,20 @@ fn same_words(one: &[u8], other: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const PLAINTEXT: Block = Block { plaintext: true, certificates: false };
+    const BOTH: Block = Block { plaintext: true, certificates: true };
+    const LINES: [&str; 4] = [FIRST, RULES[0], RULES[1], LAST];
+
+    fn with_this(text: &[u8], block: Block) -> Vec<u8> {
+        with_block(text, block).unwrap().unwrap_or_else(|| text.to_vec())
+    }
+
     fn with(text: &[u8]) -> Vec<u8> {
-        with_block(text).unwrap_or_else(|| text.to_vec())
+        with_this(text, PLAINTEXT)
+    }
+
+    fn has_block(text: &[u8]) -> bool {
+        block(text) == Some(PLAINTEXT)
     }
 
     fn without(text: &[u8]) -> Vec<u8> {
@@ -215,6 +295,46 @@ mod tests {
         assert_eq!(without(&with(theirs.as_bytes())), theirs.as_bytes());
     }
 
+    #[test]
+    fn each_line_for_tls_is_copied_with_the_demand_and_the_rest_is_untouched() {
+        let file = "local all all trust\nhost all all 127.0.0.1/32 trust # me\nhostnossl all bob all md5\n\
+                    hostssl shop shop 10.0.0.0/8 scram-sha-256\n";
+        let managed = String::from_utf8(with_this(file.as_bytes(), BOTH)).unwrap();
+        let block_lines = "hostnossl all all all reject\nhostnossl replication all all reject\n\
+                           hostssl all all 127.0.0.1/32 trust clientcert=verify-ca # dbssl\n\
+                           hostssl shop shop 10.0.0.0/8 scram-sha-256 clientcert=verify-ca # dbssl\n\
+                           hostssl all all all reject # dbssl\nhostssl replication all all reject # dbssl\n";
+        assert_eq!(managed, format!("{FIRST}\n{block_lines}{LAST}\n{file}"));
+        assert_eq!(block(managed.as_bytes()), Some(BOTH));
+        assert_eq!(block(file.as_bytes()), Some(Block::default()));
+        assert!(demands_certificates(managed.as_bytes()) && !demands_certificates(&with(file.as_bytes())));
+        assert_eq!(without(managed.as_bytes()), file.as_bytes());
+        // From each to each, in one step.
+        for (from, to) in Block::ALL.into_iter().flat_map(|from| Block::ALL.map(|to| (from, to))) {
+            let managed = with_this(file.as_bytes(), from);
+            assert_eq!(block(&managed), Some(from));
+            assert_eq!(with_this(&managed, to), with_this(file.as_bytes(), to), "{from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_written_below_later_makes_the_copies_out_of_date() {
+        let managed = with_this(b"host all all all md5\n", BOTH);
+        let edited = [managed.as_slice(), b"hostssl all bob all cert\n"].concat();
+        assert_eq!(block(&edited), None);
+        assert!(demands_certificates(&edited));
+        let anew = with_this(&edited, BOTH);
+        assert_eq!(block(&anew), Some(BOTH));
+        let text = String::from_utf8(anew).unwrap();
+        assert!(text.contains("\nhostssl all bob all cert # dbssl\n"), "{text}");
+        // What its owner wrote between the markers is his, and is copied like the rest.
+        let text =
+            String::from_utf8(managed).unwrap().replace(LAST, &format!("hostssl all eve all md5\n{LAST}"));
+        let anew = String::from_utf8(with_this(text.as_bytes(), BOTH)).unwrap();
+        assert!(anew.contains("hostssl all eve all md5 clientcert=verify-ca # dbssl\n"), "{anew}");
+        assert!(anew.ends_with("# <<< dbssl\nhostssl all eve all md5\nhost all all all md5\n"), "{anew}");
+    }
+
     /// xorshift64: the same files in every run.
     struct Random(u64);
 
@@ -255,15 +375,23 @@ mod tests {
             let file = random_file(&mut random, THEIRS);
             let managed = with(&file);
             assert_eq!(without(&managed), file, "{}", file.escape_ascii());
-            assert!(has_block(&managed) && with_block(&managed).is_none());
+            assert!(has_block(&managed) && with_block(&managed, PLAINTEXT) == Ok(None));
             assert!(without_block(&file).is_none());
+            if let Ok(Some(managed)) = with_block(&file, BOTH) {
+                assert_eq!(without(&managed), file, "{}", file.escape_ascii());
+                assert_eq!(block(&managed), Some(BOTH));
+                assert_eq!(with(&managed), with(&file));
+            }
         }
     }
 
     #[test]
     fn any_mixture_of_pieces_of_blocks_converges_in_one_step() {
+        let certified = format!("hostssl all all all md5 clientcert=verify-ca{OURS}");
         let ours: Vec<Vec<u8>> = LINES
             .iter()
+            .copied()
+            .chain([certified.as_str()])
             .flat_map(|line| ["\n", "\r\n", ""].map(|end| format!("{line}{end}").into_bytes()))
             .chain([b"hostnossl al".to_vec(), b"# >>> dbss".to_vec()])
             .collect();
@@ -278,6 +406,14 @@ mod tests {
             assert!(without_block(&bare).is_none(), "{}", file.escape_ascii());
             assert_eq!(without(&managed), bare, "{}", file.escape_ascii());
             assert_eq!(with(&bare), managed);
+            match with_block(&file, BOTH) {
+                Ok(managed) => {
+                    let managed = managed.unwrap_or(file);
+                    assert_eq!(block(&managed), Some(BOTH), "{}", managed.escape_ascii());
+                    assert_eq!(with_this(&bare, BOTH), managed);
+                }
+                Err(_) => assert!(with_block(&bare, BOTH).is_err()),
+            }
         }
     }
 

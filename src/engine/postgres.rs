@@ -8,13 +8,23 @@ pub mod exec;
 
 use std::borrow::Cow;
 
-use super::{Env, File, Preamble, SEPARATE_FILES, Spec, Wired, command::server_arguments, volatile_paths};
-use crate::model::{Engine, Mode};
+use super::{
+    Certificates, Check, Demand, Enforcement, Env, ExecScript, File, Order, Preamble, SEPARATE_FILES, Spec,
+    Wired,
+    command::server_arguments,
+    healthcheck::{Client, Need, Trouble},
+    volatile_paths,
+};
+use crate::model::{ClientAuth, Engine};
 
 const DIRECTORY: &str = "/var/lib/postgresql/certs";
 const CERTIFICATE: &str = "/var/lib/postgresql/certs/server.crt";
 const KEY: &str = "/var/lib/postgresql/certs/server.key";
+const CA: &str = "/var/lib/postgresql/certs/coolify-ca.crt";
 const PROGRAMS: &[&str] = &["postgres", "postmaster"];
+/// `pg_isready` takes a refusal for a sign of life.
+const CLIENT: Client<'_> =
+    Client { programs: &["psql", "pg_isready"], options: &[], ports: None, done_by: &[], beyond_us: &[] };
 const DATA_DIRECTORY: &str = "/var/lib/postgresql/data";
 
 pub struct Postgres;
@@ -24,27 +34,31 @@ impl Spec for Postgres {
         Engine::Postgres
     }
 
-    fn supported(&self) -> bool {
-        true
-    }
-
-    fn certificate_directory(&self) -> &'static str {
+    fn certificate_directory(&self, _command: &[String]) -> &'static str {
         DIRECTORY
     }
 
-    fn files(&self) -> &'static [File] {
+    fn files(&self, _client_auth: ClientAuth) -> &'static [File] {
         SEPARATE_FILES
     }
 
-    /// The same in every mode: that plaintext is refused is a matter of `pg_hba.conf`, not of a flag.
-    fn flags(&self, _mode: Mode) -> Vec<String> {
-        ["-c", "ssl=on", "-c", &format!("ssl_cert_file={CERTIFICATE}"), "-c", &format!("ssl_key_file={KEY}")]
-            .map(str::to_owned)
-            .to_vec()
+    /// The same in every mode: whoever is refused is so by `pg_hba.conf`, not by a flag. Certificates are asked for
+    /// wherever there is a CA to check them against, and the rules of `pg_hba.conf` can demand them only there.
+    fn flags(&self, _command: &[String], demand: Demand) -> Vec<String> {
+        let mut settings =
+            vec!["ssl=on".to_owned(), format!("ssl_cert_file={CERTIFICATE}"), format!("ssl_key_file={KEY}")];
+        if demand.client_auth != ClientAuth::None {
+            settings.push(format!("ssl_ca_file={CA}"));
+        }
+        settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect()
     }
 
-    fn wired(&self, command: &[String], _mode: Mode) -> Wired {
+    fn wired(&self, command: &[String], demand: Demand) -> Wired {
         let settings = settings_in(command);
+        let ca = last(&settings, "ssl_ca_file").filter(|_| demand.client_auth != ClientAuth::None);
+        if let Some(ca) = ca.filter(|setting| clean_path(&setting.value) != CA) {
+            return Wired::Conflict(vec![ca.written.clone()]);
+        }
         let ssl = last(&settings, "ssl");
         let files = [(last(&settings, "ssl_cert_file"), CERTIFICATE), (last(&settings, "ssl_key_file"), KEY)];
         let is_on = ssl.map(|setting| boolean(&setting.value));
@@ -56,6 +70,9 @@ impl Spec for Postgres {
         let at_ours = files.iter().filter(|(setting, _)| setting.is_some()).count() - elsewhere.len();
         let named = || ssl.iter().map(|setting| setting.written.clone()).chain(elsewhere.clone()).collect();
         match (is_on, elsewhere.len(), at_ours) {
+            (Some(Some(true)), 0, 2) if ca.is_none() && demand.client_auth != ClientAuth::None => {
+                Wired::Absent
+            }
             (Some(Some(true)), 0, 2) => Wired::Ours,
             // Certificates from postgresql.conf, or from server.crt in the data directory.
             (Some(Some(true)), _, 0) => Wired::Foreign(named()),
@@ -94,8 +111,39 @@ impl Spec for Postgres {
         )
     }
 
+    fn certificates(&self) -> Certificates {
+        Certificates::Rules
+    }
+
+    /// `psql` over TCP would need a certificate; over the socket it needs none.
+    fn healthcheck(&self, test: &[String], _command: &[String], _env: &Env, demand: Demand) -> Check {
+        if !demand.requires_certificates() {
+            return Check::Works;
+        }
+        CLIENT.adapt_by(test, &need).unwrap_or_else(|trouble| Check::Unknown(trouble.why(&CLIENT)))
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        Enforcement::Rules
+    }
+
+    fn order(&self, order: Order, command: &[String], env: &Env) -> Option<ExecScript> {
+        (order == Order::Reload).then(|| exec::reload(command, env))
+    }
+
     fn preamble(&self) -> Preamble {
         Preamble::PostgresSslRequest
+    }
+}
+
+fn need(program: &str, arguments: &[&str]) -> Result<Need, Trouble> {
+    // A connection string names its host in a word of its own, or within one.
+    let names_a_host = |word: &&&str| {
+        word.starts_with("--host") || word.starts_with("-h") || word.contains("://") || word.contains("host")
+    };
+    match arguments.iter().find(names_a_host) {
+        Some(word) if program == "psql" => Err(Trouble::beyond_us(program, word)),
+        _ => Ok(Need::Nothing),
     }
 }
 
@@ -208,6 +256,7 @@ fn clean_path(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Mode;
 
     fn list(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -218,7 +267,7 @@ mod tests {
     }
 
     fn wired(words: &[&str]) -> Wired {
-        Postgres.wired(&list(words), Mode::VerifyFull)
+        Postgres.wired(&list(words), Mode::VerifyFull.into())
     }
 
     #[test]
@@ -243,6 +292,66 @@ mod tests {
         ] {
             assert_eq!(wired(words), Wired::Ours, "{words:?}");
         }
+    }
+
+    #[test]
+    fn flags_by_what_is_asked_of_clients() {
+        const REST: &str = "-c ssl=on -c ssl_cert_file=/var/lib/postgresql/certs/server.crt \
+                            -c ssl_key_file=/var/lib/postgresql/certs/server.key";
+        const CA: &str = "-c ssl_ca_file=/var/lib/postgresql/certs/coolify-ca.crt";
+        for demand in Demand::all() {
+            let flags = Postgres.flags(&[], demand).join(" ");
+            let asks = demand.client_auth != ClientAuth::None;
+            assert_eq!(flags, if asks { format!("{REST} {CA}") } else { REST.to_owned() }, "{demand:?}");
+        }
+        let asks = |client_auth| Demand { mode: Mode::VerifyFull, client_auth };
+        for (more, none, asking) in [
+            ("", Wired::Ours, Wired::Absent),
+            (CA, Wired::Ours, Wired::Ours),
+            ("--ssl-ca-file=/var/lib/postgresql/certs//coolify-ca.crt", Wired::Ours, Wired::Ours),
+            (
+                "-c ssl_ca_file=/mine.crt",
+                Wired::Ours,
+                Wired::Conflict(vec!["-c ssl_ca_file=/mine.crt".to_owned()]),
+            ),
+        ] {
+            let words: Vec<_> =
+                format!("postgres {REST} {more}").split_whitespace().map(str::to_owned).collect();
+            assert_eq!(Postgres.wired(&words, asks(ClientAuth::None)), none, "{more}");
+            assert_eq!(Postgres.wired(&words, asks(ClientAuth::Optional)), asking, "{more}");
+            assert_eq!(Postgres.wired(&words, asks(ClientAuth::Required)), asking, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_health_check_that_would_need_a_certificate_is_told() {
+        let check = |script: &str, client_auth| {
+            let demand = Demand { mode: Mode::VerifyFull, client_auth };
+            Postgres.healthcheck(&list(&["CMD-SHELL", script]), &[], &Env::new(), demand)
+        };
+        for (script, works) in [
+            ("pg_isready -U postgres -h localhost", true),
+            ("pg_isready", true),
+            ("psql -U postgres -c 'select 1'", true),
+            ("psql -U postgres -h localhost -c 'select 1'", false),
+            ("psql --host=127.0.0.1 -c 'select 1'", false),
+            ("psql 'host=localhost user=postgres' -c 'select 1'", false),
+            ("psql postgres://postgres@localhost/ -c 'select 1'", false),
+            ("/check.sh", false),
+        ] {
+            let found = check(script, ClientAuth::Required);
+            assert_eq!(found == Check::Works, works, "{script}: {found:?}");
+            assert_eq!(check(script, ClientAuth::Optional), Check::Works, "{script}");
+        }
+        assert_eq!(
+            Postgres.healthcheck(
+                &[],
+                &[],
+                &Env::new(),
+                Demand { mode: Mode::Require, client_auth: ClientAuth::Required }
+            ),
+            Check::Works
+        );
     }
 
     #[test]

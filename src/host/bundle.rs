@@ -6,8 +6,9 @@
 //!
 //! # Guarantees
 //!
-//! - The file keeps its inode. It is never cut, never overwritten, never renamed over by this module.
-//! - What is added is added by one write with `O_APPEND`, and what was there stays as it was, in front.
+//! - The file keeps its inode. It is never renamed over by this module.
+//! - What is added is added by one write with `O_APPEND`, and what was there stays as it was, in front. What has to go
+//!   is hidden before it is written over or cut off (see `bundle/rewrite.rs`).
 //! - A new file has all of its content when it gets its name, and takes no name that is in use.
 //! - No link is followed: the folder may belong to another user than root.
 //!
@@ -16,6 +17,8 @@
 //! Others write to this file too. Between reading and appending it can change; whoever calls
 //! [`TrustBundle::ensure`] has to call it again when the file changed.
 
+mod rewrite;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -23,6 +26,9 @@ use std::{
 
 use super::files::{self, FileError};
 use crate::pki::{self, Certificate, ReadProblem};
+
+/// Between two steps of a change in place: nobody takes that long to read so small a file.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The file `coolify-ca.crt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +115,16 @@ impl TrustBundle {
             files::make_folder(folder, 0o755)?;
         }
         Ok(files::publish(&self.path, bytes, 0o644)?)
+    }
+
+    /// Make the content, which is `from` now, `to`. Readers find whole blocks meanwhile, and the inode stays. Cut off
+    /// by a crash it leaves something else, which this can be told to take up again.
+    pub(crate) fn rewrite(&self, from: &[u8], to: &[u8]) -> Result<(), BundleError> {
+        match to.strip_prefix(from) {
+            Some(rest) => _ = self.append(rest)?,
+            None => rewrite::rewrite(&self.path, from, to, PAUSE)?,
+        }
+        Ok(())
     }
 
     /// Add bytes by one write; whether there were any.

@@ -5,7 +5,12 @@
 //!   store.json       which CA is issuing, trusted, retired
 //!   <id>.crt         0644: the CA, then what stands above it up to its root
 //!   <id>.key         0600: PKCS#8
+//!   <a>-by-<b>.crt   0644: the root a under the signature of its predecessor b
+//!   upload.pem       0600: what a user put into coolify-ca.crt, byte by byte; empty if nobody did
+//!   accepted.pem     0600: the last upload that was of use
 //!   bundle.pem       0600: what coolify-ca.crt is meant to hold, written before it does
+//!   requested.key    0600: the key of a CA that somebody else is to sign
+//!   external-<id>.crt 0644: a root whose key is elsewhere and that signed what a database serves
 //!   audit.log        0600: one JSON line for every CA and leaf that came into being
 //! ```
 //!
@@ -15,10 +20,15 @@
 //!   that is not retired, is in the `coolify-ca.crt` on disk.
 //! - A key is never overwritten, and a new CA is in force only when its key, its certificate and its place in
 //!   the bundle are on the disk, in this order.
-//! - What a user put into `coolify-ca.crt` is never changed. What we need there is added behind it; if that
-//!   cannot be done so that clients find it, nothing is done and the error says what to do.
+//! - What a user put into `coolify-ca.crt` is never changed. What we need there is added behind it, and taken away
+//!   again when it is not needed any more; if that cannot be done so that clients find it, nothing is done and the
+//!   error says what to do.
+//! - What is issued under a new CA verifies for clients of each former one, until its overlap is over; where that
+//!   cannot be had, a notice says so (see `castore/bridge.rs`).
+//! - What a user offers is judged once, by content: a file that is written again as it was changes nothing.
 //! - A user's CA is taken over only with its key, and only when a leaf issued under it has passed
 //!   [`pki::check_chain`].
+//! - A root that signed what a database serves stays in the bundle until that is served no more, whatever a user does.
 //! - Two processes take turns (`flock`).
 //!
 //! # A crash
@@ -27,12 +37,24 @@
 //! was the first one, and imported again if it was a user's. A bundle that is the beginning of `bundle.pem`, or
 //! that is gone, is completed from it.
 //!
-//! Rollover has its place here: it adds an authority, moves states, and is the only one to retire.
+//! # Where to start
+//!
+//! [`CaStore::establish`] finds out what is in force; `orders.rs` is what a human can have done; `publish.rs` is how
+//! `coolify-ca.crt` comes to hold what it has to.
 
+mod bridge;
+mod external;
+mod index;
 mod notice;
 mod offer;
+mod orders;
+mod publish;
+mod signing;
 #[cfg(test)]
 mod tests;
+mod turn;
+#[cfg(test)]
+mod uploads;
 
 use std::{
     io,
@@ -43,15 +65,23 @@ use std::{
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
+pub use external::Uploaded;
+pub use index::{CaState, Origin};
 pub use notice::Notice;
+pub use orders::{ImportError, KnownCa};
 
+use self::{index::Index, turn::Turn};
 use super::{
     bundle::{BundleError, TrustBundle},
     files::{self, FileContent, FileError},
 };
 use crate::{
+    config::Certificates,
     model::{Roots, San},
-    pki::{self, Ca, CaId, CaProblem, Certificate, KeyType, PkiError, ReadProblem},
+    pki::{
+        self, Ca, CaId, CaProblem, Certificate, ClientRequest, KeyType, Leaf, LeafRequest, PkiError,
+        ReadProblem,
+    },
 };
 
 /// The folder `ca/`.
@@ -66,8 +96,67 @@ pub struct Authority {
     pub issuing: Ca,
     /// Every usable root in the bundle, the issuing CA's first. Not every leaf verifies against each of them.
     pub roots: Vec<Certificate>,
+    /// The roots of which each alone is enough to verify what is served: the issuing CA's, and those of the CAs that
+    /// stepped down within the overlap.
+    pub reached: Vec<Certificate>,
     /// What a human should know or do; the text is the log line.
     pub notices: Vec<Notice>,
+    /// When this has to be looked at again: an overlap ends, or a CA is to be renewed.
+    pub next: Option<OffsetDateTime>,
+    /// Who else signs, or can.
+    pub uploaded: Uploaded,
+    bridges: Vec<Certificate>,
+}
+
+impl Authority {
+    /// What a server has to send after its leaf.
+    pub fn chain(&self) -> Vec<Certificate> {
+        [self.issuing.chain(), &self.bridges].concat()
+    }
+
+    /// Whether what is served under the one is what is served under the other.
+    pub fn serves_as(&self, other: &Self) -> bool {
+        self.issuing.certificate() == other.issuing.certificate()
+            && self.bridges == other.bridges
+            && self.uploaded == other.uploaded
+    }
+
+    /// Issue a server's certificate with all that has to follow it.
+    pub fn issue(&self, request: &LeafRequest<'_>, now: OffsetDateTime) -> Result<Leaf, PkiError> {
+        let leaf = self.issuing.issue(request, now)?;
+        Ok(Leaf { chain: self.chain(), ..leaf })
+    }
+
+    /// Issue a client's certificate with all that has to follow it.
+    pub fn issue_client(&self, request: &ClientRequest<'_>, now: OffsetDateTime) -> Result<Leaf, PkiError> {
+        let leaf = self.issuing.issue_client(request, now)?;
+        Ok(Leaf { chain: self.chain(), ..leaf })
+    }
+}
+
+/// How CAs are made, and how they come and go.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    pub host_name: &'a str,
+    pub key_type: KeyType,
+    pub lifetime: Duration,
+    /// How long before its end a CA of ours is replaced; at most a third of its life.
+    pub renew_before: Duration,
+    /// How long clients that know only a former CA are served.
+    pub overlap: Duration,
+}
+
+impl<'a> Rules<'a> {
+    pub fn new(settings: &Certificates, host_name: &'a str) -> Self {
+        let whole = |duration: std::time::Duration| duration.try_into().unwrap_or(Duration::MAX);
+        Self {
+            host_name,
+            key_type: settings.key_type,
+            lifetime: whole(settings.ca_lifetime),
+            renew_before: whole(settings.ca_renew_before),
+            overlap: whole(settings.ca_overlap),
+        }
+    }
 }
 
 /// Why there is no authority.
@@ -107,6 +196,10 @@ pub enum CaStoreError {
     },
     #[error("keep the CA {id}: {} holds something else", path.display())]
     Clash { id: CaId, path: PathBuf },
+    #[error("{} is empty or cut off, and changed a moment ago: it may be just being written", .0.display())]
+    Unfinished(PathBuf),
+    #[error("the root that signed it is not in {} any more; put it there", .0.display())]
+    NotPublished(PathBuf),
     #[error("generate a CA")]
     Generate(#[source] PkiError),
     #[error("encode a record")]
@@ -123,42 +216,16 @@ pub enum CaStoreError {
 pub enum Audited {
     CaGenerated,
     CaImported,
+    /// One that was in force before is so again.
+    CaReturned,
+    CaRetired,
     LeafIssued,
-}
-
-const VERSION: u32 = 1;
-
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Index {
-    version: u32,
-    authorities: Vec<Entry>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    id: CaId,
-    state: CaState,
-    origin: Origin,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum CaState {
-    /// Signs every new leaf; exactly one.
-    Issuing,
-    /// In the bundle, as it may still have signed something that is served.
-    Trusted,
-    /// Known, no more.
-    Retired,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Origin {
-    Generated,
-    Imported,
+    /// Somebody else signed it.
+    LeafReceived,
+    /// For a person, or for an application of theirs.
+    ClientIssued,
+    /// For the agent's own probe, or for the clients in a database's container.
+    ProbeIssued,
 }
 
 /// A CA and all certificates above it, the root last.
@@ -174,92 +241,57 @@ impl CaStore {
     }
 
     /// Bring the store and the bundle to where they have to be, whatever state they are in, and say what is in
-    /// force. Run at start and whenever `coolify-ca.crt` or `coolify-ca.key` changed; changes nothing if
-    /// nothing has to change.
+    /// force. Run at start, whenever `coolify-ca.crt` or `coolify-ca.key` changed, and at [`Authority::next`]; changes
+    /// nothing if nothing has to change.
     pub fn establish(
         roots: &Roots,
-        host_name: &str,
-        key_type: KeyType,
-        ca_lifetime: Duration,
+        rules: &Rules<'_>,
         now: OffsetDateTime,
     ) -> Result<Authority, CaStoreError> {
-        let store = Self::open(roots.ca_store());
-        let bundle = TrustBundle::open(roots.bundle());
-        files::make_folder(&store.folder, 0o700)?;
-        files::set_folder_mode(&store.folder, 0o700)?;
-        let _lock = store.lock()?;
-        let mut notices = Vec::new();
-        let mut index = match store.index()? {
-            Some(index) => index,
-            None => store.found_pairs(now)?,
-        };
-        store.complete_bundle(&bundle, &mut notices)?;
-
-        // A user's CA first: only without one is a CA of our own needed. Whatever is wrong with the bundle
-        // is an error only after our own CA is safe.
-        let present = bundle.read();
-        let offered = match &present {
-            Ok(Some(bytes)) => offer::offered_ca(roots, bytes, now, &mut notices),
-            _ => None,
-        };
-        let in_force = match index.issuing().map(|id| store.load(id, now, &mut notices)) {
-            // Expired, say: then what a user offers is just what is needed.
-            Some(Err(_)) if offered.is_some() => None,
-            in_force => in_force.transpose()?,
-        };
-        let former = in_force.as_ref().map(|line| line.ca.certificate().subject().to_owned());
-        let (issuing, changed) = match (in_force, offered) {
-            (Some(line), None) => (line, false),
-            (Some(line), Some(offer)) if line.certificates == offer.certificates => (line, false),
-            (_, Some(offer)) => {
-                store.keep(&offer)?;
-                (offer, true)
-            }
-            (None, None) => {
-                let ca =
-                    Ca::generate(host_name, key_type, ca_lifetime, now).map_err(CaStoreError::Generate)?;
-                let line = Line { certificates: vec![ca.certificate().clone()], ca };
-                store.keep(&line)?;
-                store.audit(Audited::CaGenerated, line.ca.certificate(), now)?;
-                notices.push(Notice::Generated { subject: line.ca.certificate().subject().to_owned() });
-                index.put(line.ca.id(), Origin::Generated);
-                store.write_index(&index)?;
-                (line, false)
-            }
-        };
-
-        let anchors = store.anchors(&index, &issuing)?;
-        let held = store.publish(&bundle, present?.as_deref(), &anchors)?;
-        if changed {
-            let certificate = issuing.ca.certificate();
-            index.put(issuing.ca.id(), Origin::Imported);
-            store.audit(Audited::CaImported, certificate, now)?;
-            store.write_index(&index)?;
-            notices.push(Notice::Imported { subject: certificate.subject().to_owned(), former });
-        }
-        notice::judge(roots, &held, &store.known(&index)?, issuing.ca.certificate(), now, &mut notices);
-        Ok(Authority { roots: usable_roots(&anchors, &held, now), issuing: issuing.ca, notices })
+        Turn::take(roots, rules, now)?.establish()
     }
 
     /// What is in force, with the roots that `coolify-ca.crt` really holds now: what a client would trust. Changes
     /// nothing, not even what would have to be mended; `None` if there is no CA yet.
-    pub fn current(roots: &Roots, now: OffsetDateTime) -> Result<Option<Authority>, CaStoreError> {
-        let Some(mut authority) = Self::recorded(roots, now)? else { return Ok(None) };
+    pub fn current(
+        roots: &Roots,
+        overlap: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Option<Authority>, CaStoreError> {
+        let Some(mut authority) = Self::recorded(roots, overlap, now)? else { return Ok(None) };
         let held = TrustBundle::open(roots.bundle()).read()?.unwrap_or_default();
         let published = pki::certificates_within(&held);
         authority.roots.retain(|root| published.contains(root));
         authority.roots = usable_roots(&authority.roots, &held, now);
+        let store = Self::open(roots.ca_store());
+        let index = store.index()?.unwrap_or_default();
+        let (front, known) = (store.front(&index, &held)?, store.known(&index)?);
+        let issuing = authority.issuing.certificate();
+        notice::judge(roots, &front, &held, &known, issuing, now, &mut authority.notices);
         Ok(Some(authority))
     }
 
     /// What is in force by the record alone, whatever became of `coolify-ca.crt`; `None` if there is no CA yet.
-    pub fn recorded(roots: &Roots, now: OffsetDateTime) -> Result<Option<Authority>, CaStoreError> {
+    pub fn recorded(
+        roots: &Roots,
+        overlap: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Option<Authority>, CaStoreError> {
         let store = Self::open(roots.ca_store());
         let Some(index) = store.index()? else { return Ok(None) };
-        let Some(id) = index.issuing() else { return Ok(None) };
+        let Some(entry) = index.issuing() else { return Ok(None) };
         let mut notices = Vec::new();
-        let line = store.load(id, now, &mut notices)?;
-        Ok(Some(Authority { roots: store.anchors(&index, &line)?, issuing: line.ca, notices }))
+        let line = store.load(&entry.id, now, &mut notices)?;
+        let bridges = store.bridges(&index, &line, overlap, now, &mut notices)?;
+        Ok(Some(Authority {
+            uploaded: store.uploaded(&index, now)?,
+            roots: store.anchors(&index, &line.certificates)?,
+            reached: bridges.reached,
+            bridges: bridges.certificates,
+            issuing: line.ca,
+            notices,
+            next: None,
+        }))
     }
 
     /// Add one line to the audit record: no more than what is public in the certificate.
@@ -290,6 +322,8 @@ impl CaStore {
     }
 
     fn lock(&self) -> Result<OwnedFd, CaStoreError> {
+        files::make_folder(&self.folder, 0o700)?;
+        files::set_folder_mode(&self.folder, 0o700)?;
         let path = self.folder.join(".lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
@@ -306,7 +340,7 @@ impl CaStore {
         let Some(found) = files::read(&path)? else { return Ok(None) };
         let index: Index = serde_json::from_slice(found.content.expose())
             .map_err(|source| CaStoreError::Index { path: path.clone(), source })?;
-        if index.version > VERSION {
+        if index.newer_than_we_are() {
             return Err(CaStoreError::Version { path, version: index.version });
         }
         Ok(Some(index))
@@ -314,7 +348,11 @@ impl CaStore {
 
     fn write_index(&self, index: &Index) -> Result<(), CaStoreError> {
         let text = serde_json::to_string_pretty(index).map_err(CaStoreError::Encode)? + "\n";
-        Ok(files::replace(&self.index_path(), FileContent::Public(text.as_bytes()), 0o600, None)?)
+        let path = self.index_path();
+        if files::read(&path)?.is_some_and(|found| found.content.expose() == text.as_bytes()) {
+            return Ok(());
+        }
+        Ok(files::replace(&path, FileContent::Public(text.as_bytes()), 0o600, None)?)
     }
 
     /// Without an index: the newest CA that has both key and certificate issues, the others stay trusted.
@@ -337,9 +375,9 @@ impl CaStore {
             }
         }
         lines.sort_by_key(|line| line.ca.certificate().not_before());
-        let mut index = Index { version: VERSION, authorities: Vec::new() };
+        let mut index = Index::default();
         for line in lines {
-            index.put(line.ca.id(), Origin::Generated);
+            index.put(line.ca.id(), Origin::Generated, now);
         }
         Ok(index)
     }
@@ -414,88 +452,10 @@ impl CaStore {
         Ok(files::replace(&path, FileContent::Public(text.as_bytes()), 0o644, None)?)
     }
 
-    fn bundle_path(&self) -> PathBuf {
-        self.folder.join("bundle.pem")
-    }
-
-    /// Finish what a crash cut off, or bring back what was removed.
-    fn complete_bundle(&self, bundle: &TrustBundle, notices: &mut Vec<Notice>) -> Result<(), CaStoreError> {
-        let Some(recorded) = files::read(&self.bundle_path())? else { return Ok(()) };
-        let recorded = recorded.content.expose();
-        let completed = match bundle.read() {
-            Ok(None) => bundle.create(recorded)?,
-            Ok(Some(bytes)) => match recorded.strip_prefix(bytes.as_slice()) {
-                Some(rest) => bundle.append(rest)?,
-                None => false,
-            },
-            // Reported where it matters.
-            Err(_) => false,
-        };
-        if completed {
-            notices.push(Notice::BundleCompleted { path: bundle.path().to_owned() });
-        }
-        Ok(())
-    }
-
-    /// The roots that have to be in the bundle: the issuing CA's first, then those of all CAs not retired.
-    fn anchors(&self, index: &Index, issuing: &Line) -> Result<Vec<Certificate>, CaStoreError> {
-        let mut anchors: Vec<Certificate> = issuing.certificates.last().cloned().into_iter().collect();
-        for entry in index.authorities.iter().filter(|entry| entry.state != CaState::Retired) {
-            if let Some(root) = self.certificates(&entry.id)?.pop()
-                && !anchors.contains(&root)
-            {
-                anchors.push(root);
-            }
-        }
-        Ok(anchors)
-    }
-
     /// Every certificate of a CA that is in the store.
     fn known(&self, index: &Index) -> Result<Vec<Certificate>, CaStoreError> {
         let lines = index.authorities.iter().map(|entry| self.certificates(&entry.id));
         lines.collect::<Result<Vec<_>, _>>().map(|lines| lines.concat())
-    }
-
-    /// Record what the bundle has to hold, then have it hold that; what it holds in the end.
-    fn publish(
-        &self,
-        bundle: &TrustBundle,
-        present: Option<&[u8]>,
-        anchors: &[Certificate],
-    ) -> Result<Vec<u8>, CaStoreError> {
-        let start = present.unwrap_or_default();
-        let addition = bundle.addition(start, anchors)?;
-        let intended = [start, &addition].concat();
-        let recorded = files::read(&self.bundle_path())?;
-        if recorded.is_none_or(|recorded| recorded.content.expose() != intended) {
-            files::replace(&self.bundle_path(), FileContent::Public(&intended), 0o600, None)?;
-        }
-        if present.is_some() {
-            bundle.append(&addition)?;
-        } else if !bundle.create(&intended)? {
-            bundle.ensure(anchors)?;
-        }
-        Ok(intended)
-    }
-}
-
-impl Index {
-    fn issuing(&self) -> Option<&CaId> {
-        self.authorities.iter().find(|entry| entry.state == CaState::Issuing).map(|entry| &entry.id)
-    }
-
-    /// Make this the issuing CA; the former one stays trusted.
-    fn put(&mut self, id: &CaId, origin: Origin) {
-        self.version = VERSION;
-        for entry in &mut self.authorities {
-            if entry.state == CaState::Issuing {
-                entry.state = CaState::Trusted;
-            }
-        }
-        match self.authorities.iter_mut().find(|entry| entry.id == *id) {
-            Some(entry) => entry.state = CaState::Issuing,
-            None => self.authorities.push(Entry { id: id.clone(), state: CaState::Issuing, origin }),
-        }
     }
 }
 

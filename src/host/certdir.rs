@@ -20,7 +20,7 @@
 //!
 //! # Assumptions
 //!
-//! One writer at a time; nobody but root writes to the folder.
+//! One writer at a time ([`CertDir::turn`]); nobody but root writes to the folder.
 //!
 //! # A crash
 //!
@@ -30,11 +30,19 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::unix::fs::{MetadataExt, symlink},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, symlink},
+    },
     path::{Path, PathBuf},
 };
 
-use super::files::{self, FileContent, FileError};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    crash,
+    files::{self, FileContent, FileError},
+};
 use crate::model::{Owner, Secret};
 
 const DATA: &str = "..data";
@@ -43,6 +51,12 @@ const DATA: &str = "..data";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertDir {
     path: PathBuf,
+}
+
+/// The right to write to a directory.
+#[derive(Debug)]
+pub struct Turn {
+    _folder: OwnedFd,
 }
 
 /// One file to write.
@@ -85,6 +99,30 @@ impl CertDir {
         &self.path
     }
 
+    /// Every certificate directory in `folder`.
+    pub fn all(folder: &Path) -> Vec<Self> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| Self::open(entry.path())).filter(|found| found.path.is_dir()).collect()
+    }
+
+    /// The bytes of every file in force, whatever they are worth.
+    pub fn contents(&self) -> Vec<Secret> {
+        let Ok(Some(generation)) = self.current() else { return Vec::new() };
+        let files = std::fs::read_dir(self.path.join(generation)).into_iter().flatten().flatten();
+        files.filter_map(|file| Some(files::read(&file.path()).ok()??.content)).collect()
+    }
+
+    /// Waits until nobody else writes, and keeps it so until the answer is dropped, or its holder dies (`flock(2)`).
+    /// Makes the folder, and nothing in it.
+    pub fn turn(&self) -> Result<Turn, CertDirError> {
+        files::make_folder(&self.path, 0o755)?;
+        let folder = files::open_folder(&self.path)?;
+        match flock(&folder, FlockOperation::LockExclusive) {
+            Ok(()) => Ok(Turn { _folder: folder }),
+            Err(why) => Err(FileError::new("lock the folder", &self.path, why).into()),
+        }
+    }
+
     /// Put a new generation in force that consists of exactly these files, each of this owner.
     pub fn write(&self, files: &[CertFile<'_>], owner: Owner) -> Result<(), CertDirError> {
         check_names(files)?;
@@ -106,19 +144,28 @@ impl CertDir {
             number = number.wrapping_add(1);
             let name = format!("..{number:06}");
             let folder = self.path.join(&name);
-            match std::fs::create_dir(&folder) {
+            match crash::disk(&folder).and_then(|()| std::fs::create_dir(&folder)) {
                 Ok(()) => break (name, folder),
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(why) => return Err(FileError::new("make the folder", &folder, why).into()),
             }
         };
-        files::set_folder_mode(&folder, 0o755)?;
-        for file in files {
-            files::create_only(&folder.join(file.name), file.content, file.mode, Some(owner))?;
+        let filled = (|| {
+            files::set_folder_mode(&folder, 0o755)?;
+            for file in files {
+                files::create_only(&folder.join(file.name), file.content, file.mode, Some(owner))?;
+            }
+            files::sync_folder(&folder)?;
+            files::sync_folder(&self.path)
+        })();
+        match filled {
+            Ok(()) => Ok(name),
+            Err(why) => {
+                // It is tried again and again: what is left each time would fill the disk for good.
+                let _ = std::fs::remove_dir_all(&folder);
+                Err(why.into())
+            }
         }
-        files::sync_folder(&folder)?;
-        files::sync_folder(&self.path)?;
-        Ok(name)
     }
 
     /// Have `name` lead to `target`, at once if it is something else now. A folder is never put aside.
@@ -134,7 +181,9 @@ impl CertDir {
         let new = files::beside(&path);
         files::remove_if_present(&new)?;
         symlink(target, &new).map_err(|why| FileError::new("make the link", &new, why))?;
-        std::fs::rename(&new, &path).map_err(|why| FileError::new("rename a new link to", &path, why).into())
+        crash::disk(&path)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(|why| FileError::new("rename a new link to", &path, why).into())
     }
 
     /// Read what is in force, and hold it against what ought to be: these names with these modes, all of
@@ -217,6 +266,7 @@ impl CertDir {
         for (_, name) in self.generations()? {
             let path = self.path.join(&name);
             if name != current {
+                crash::removal();
                 std::fs::remove_dir_all(&path)
                     .map_err(|why| FileError::new("remove the folder", &path, why))?;
             }
@@ -235,6 +285,7 @@ impl CertDir {
 
     /// Remove the directory with all that is in it.
     pub fn remove(self) -> Result<(), CertDirError> {
+        crash::removal();
         match std::fs::remove_dir_all(&self.path) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(why) => Err(FileError::new("remove the folder", &self.path, why).into()),
@@ -301,6 +352,20 @@ mod tests {
             CertFile { name: "server.key", content: FileContent::Secret(&key), mode: 0o600 },
         ];
         dir.write(&files, me())
+    }
+
+    #[test]
+    fn one_writer_s_turn_ends_before_the_next_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = CertDir::open(folder.path().join("databases/db"));
+        let turn = dir.turn().unwrap();
+        let other = files::open_folder(dir.path()).unwrap();
+        let is_free = || flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok();
+        assert!(!is_free());
+        // It holds nobody up who reads, and is no certificate.
+        assert!(matches!(dir.read(WANT, me()), Held::Missing));
+        drop(turn);
+        assert!(is_free());
     }
 
     fn sound(dir: &CertDir) -> String {
@@ -469,6 +534,23 @@ mod tests {
         assert_eq!(sound(&dir), "two");
         dir.prune().unwrap();
         assert_eq!(dir.generations().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_however_often_it_is_tried() {
+        let (_folder, dir) = fresh();
+        write(&dir, "one").unwrap();
+        // A name that no file system takes stands for a disk that has no room for the second file.
+        let long = "x".repeat(300);
+        let files = ["server.crt", &long].map(|name| CertFile {
+            name,
+            content: FileContent::Public(b"two"),
+            mode: 0o644,
+        });
+        for _ in 0..3 {
+            assert!(matches!(dir.write(&files, me()), Err(CertDirError::File(_))));
+        }
+        assert_eq!((sound(&dir).as_str(), dir.generations().unwrap().len()), ("one", 1));
     }
 
     #[test]

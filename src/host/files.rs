@@ -21,6 +21,7 @@ use rustix::{
     io::Errno,
 };
 
+use super::crash;
 use crate::model::{Owner, Secret};
 
 /// No file of ours is longer. A bundle with all of Mozilla's roots has a quarter of it.
@@ -98,6 +99,7 @@ pub(crate) fn create_only(
     owner: Option<Owner>,
 ) -> Result<(), FileError> {
     // 0600 until the owner is right: a wider mode would be the old owner's for a moment.
+    crash::disk(path).map_err(|why| FileError::new("create", path, why))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
         .map_err(|why| FileError::new("create", path, why))?;
@@ -128,7 +130,9 @@ pub fn replace(
     let new = beside(path);
     remove_if_present(&new)?;
     create_only(&new, content, mode, owner)?;
-    std::fs::rename(&new, path).map_err(|why| FileError::new("rename a new file to", path, why))?;
+    crash::disk(path)
+        .and_then(|()| std::fs::rename(&new, path))
+        .map_err(|why| FileError::new("rename a new file to", path, why))?;
     sync_folder_of(path)
 }
 
@@ -141,6 +145,7 @@ pub(crate) fn beside(path: &Path) -> PathBuf {
 }
 
 pub(crate) fn remove_if_present(path: &Path) -> Result<(), FileError> {
+    crash::removal();
     match std::fs::remove_file(path) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", path, why)),
         _ => Ok(()),
@@ -150,6 +155,19 @@ pub(crate) fn remove_if_present(path: &Path) -> Result<(), FileError> {
 /// Read a file; `None` if there is none.
 pub fn read(path: &Path) -> Result<Option<Found>, FileError> {
     read_from(rustix::fs::CWD, path, path)
+}
+
+/// Read a record of ours that grows without end; `None` if there is none.
+pub fn read_long(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match open_regular(path, OFlags::RDONLY) {
+        Err(why) if why.is_missing() => Ok(None),
+        Err(why) => Err(why),
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            File::from(file).read_to_end(&mut bytes).map_err(|why| FileError::new("read", path, why))?;
+            Ok(Some(bytes))
+        }
+    }
 }
 
 /// As [`read`], by a name within an open folder; `shown` is for the error.
@@ -212,7 +230,7 @@ pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), FileError> {
         Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => make_folder(parent, 0o755)?,
         _ => {}
     }
-    match std::fs::create_dir(path) {
+    match crash::disk(path).and_then(|()| std::fs::create_dir(path)) {
         Ok(()) => set_folder_mode(path, mode).and_then(|()| sync_folder_of(path)),
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(why) => Err(FileError::new("make the folder", path, why)),
@@ -246,12 +264,9 @@ pub(crate) fn sync_folder_of(path: &Path) -> Result<(), FileError> {
 /// them fit: otherwise the file is cut back to what it was. The file keeps its inode.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let failed = |why: Errno| FileError::new("append to", path, why);
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    crash::disk(path).map_err(|why| FileError::new("append to", path, why))?;
+    let file = open_regular(path, OFlags::WRONLY | OFlags::APPEND)?;
     let before = rustix::fs::fstat(&file).map_err(failed)?;
-    if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
-        return Err(refused(path, "it is not a regular file"));
-    }
     let length = u64::try_from(before.st_size).unwrap_or(0);
     let outcome = match rustix::io::write(&file, bytes) {
         Ok(written) if written == bytes.len() => Ok(()),
@@ -268,11 +283,25 @@ pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     outcome.and_then(|()| rustix::fs::fsync(&file).map_err(failed))
 }
 
+/// Open a regular file that is there; no link is followed.
+pub(crate) fn open_regular(path: &Path, access: OFlags) -> Result<OwnedFd, FileError> {
+    let failed = |why: Errno| FileError::new("open", path, why);
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    let found = rustix::fs::fstat(&file).map_err(failed)?;
+    if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile {
+        Ok(file)
+    } else {
+        Err(refused(path, "it is not a regular file"))
+    }
+}
+
 /// Give a complete new file its name, unless the name is taken: then `false`.
 pub(crate) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, FileError> {
     let new = beside(path);
     remove_if_present(&new)?;
     create_only(&new, FileContent::Public(bytes), mode, None)?;
+    crash::disk(path).map_err(|why| FileError::new("name a new file", path, why))?;
     let linked = rustix::fs::linkat(rustix::fs::CWD, &new, rustix::fs::CWD, path, AtFlags::empty());
     remove_if_present(&new)?;
     match linked {

@@ -161,13 +161,16 @@ impl Journal {
     pub fn end(self) -> Result<(), JournalError> {
         let Self { path, file, announced: _ } = self;
         drop(file);
+        super::crash::removal();
         fs::remove_file(&path).map_err(failure("remove", &path))?;
         path.parent().map_or(Ok(()), sync_folder)
     }
 
     fn append(&mut self, line: &str) -> Result<(), JournalError> {
         let line = format!("{line}\n");
-        self.file.write_all(line.as_bytes()).map_err(failure("write", &self.path))?;
+        super::crash::disk(&self.path)
+            .and_then(|()| self.file.write_all(line.as_bytes()))
+            .map_err(failure("write", &self.path))?;
         self.file.sync_data().map_err(failure("sync", &self.path))
     }
 }
@@ -200,6 +203,14 @@ pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
         }
     }
     Ok(found)
+}
+
+/// Whether an operation on the container of that name is under way, or was left by an agent that died. Only looks.
+pub fn is_under_way(folder: &Path, name: &ContainerName) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .any(|text| understand(&text).is_some_and(|(operation, _)| operation.name == *name))
 }
 
 fn take_up(path: &Path) -> Result<Option<Unfinished>, JournalError> {
@@ -273,11 +284,14 @@ mod tests {
         assert_eq!(unfinished(&folder).unwrap()[0].phase, Phase::Begun);
         journal.phase(Phase::PolicyOff).unwrap();
         journal.phase(Phase::Stop).unwrap();
+        assert!(is_under_way(&folder, &"db".parse().unwrap()));
+        assert!(!is_under_way(&folder, &"other".parse().unwrap()));
         let found = unfinished(&folder).unwrap().remove(0);
         assert!(found.operation == operation());
         assert_eq!(found.phase, Phase::Stop);
         journal.end().unwrap();
         assert!(unfinished(&folder).unwrap().is_empty());
+        assert!(!is_under_way(&folder, &"db".parse().unwrap()));
     }
 
     #[test]

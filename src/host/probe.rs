@@ -5,13 +5,16 @@
 //! - Every call ends by its deadline, whatever the server does: answers never, slowly, endlessly or nonsense. The one
 //!   addition is [`GOODBYE`] for taking leave.
 //! - At most [`LIMIT`] bytes are read from one connection.
-//! - No credential and no data is sent: only what a client says before it logs in.
+//! - No credential and no data is sent: only what a client says before it logs in. To a server that demands one, the
+//!   certificate of a target's [`Identity`] is shown.
 //!
 //! # What the server's log and counters show of it
 //! PostgreSQL logs nothing at its default settings when a client leaves before it authenticates, after a close_notify
 //! or a plain end of the stream (`auth.c`: "Only log error if client didn't disconnect"). It does log one FATAL line
 //! when `pg_hba.conf` rejects, as [`plaintext`] hopes for, and when a user or a database named `postgres` does not exist
-//! where no password is asked for; with `log_connections` one line per probe. MySQL counts a client that leaves during
+//! where no password is asked for; with `log_connections` one line per probe. MariaDB logs one line for the login that
+//! is refused, and MySQL may warn that a plugin is deprecated which it offers to users that it does not know. MySQL
+//! counts a client that leaves during
 //! the handshake towards `max_connect_errors` and then blocks its address; so there the login is carried through to its
 //! refusal.
 //!
@@ -19,6 +22,8 @@
 //! [`handshake`] believes any certificate: it reads, it proves nothing. A proof is [`verifies`] for each root, and the
 //! strict check of the chain as served, and that its leaf is the one just issued.
 
+mod asks;
+mod identity;
 mod mysql;
 mod postgres;
 mod verifier;
@@ -31,6 +36,8 @@ use std::{
     time::Duration,
 };
 
+pub use asks::{Asks, Probe};
+pub use identity::{BadIdentity, Identity};
 use rustls::{ClientConfig, InvalidMessage, crypto::CryptoProvider};
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
@@ -43,6 +50,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+pub use verifier::accepts;
 
 use crate::{
     engine::{PlainHello, Preamble},
@@ -56,13 +64,18 @@ pub const LIMIT: u64 = 256 << 10;
 pub const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Where a database listens and how it is spoken to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Target {
-    /// Tried in this order until one gives an answer.
+    /// Its own, tried in this order until one gives an answer.
     pub addresses: Vec<SocketAddr>,
+    /// Where Docker forwards to it: tried where its own lead nowhere, and not where nothing listens on them. Docker's
+    /// proxy takes in whoever comes, and hangs up.
+    pub published: Vec<SocketAddr>,
     pub preamble: Preamble,
     /// The name to ask for (SNI) and to check. `None`: any name is right.
     pub name: Option<San>,
+    /// What is shown to a server that asks for a certificate.
+    pub identity: Option<Identity>,
 }
 
 /// What a server serves to a client that believes anything.
@@ -117,7 +130,7 @@ pub enum Unproved {
 /// Which certificates the server serves. Any are taken; that the server has the leaf's key is checked.
 pub async fn handshake(target: &Target, deadline: Duration) -> Served {
     let provider = provider();
-    let config = match verifier::anything(&provider) {
+    let config = match verifier::anything(&provider, target.identity.as_ref()) {
         Ok(config) => Arc::new(config),
         Err(error) => return Served::Failed(error.to_string()),
     };
@@ -136,7 +149,16 @@ pub async fn handshake(target: &Target, deadline: Duration) -> Served {
                     let _ = timeout_at(until, mysql::log_in(&mut stream, mysql::AFTER_TLS)).await;
                     true
                 }
-                Preamble::Direct(_) => true,
+                // TLS 1.3 is done for the client before the server has looked at the client's certificate, or lack of it.
+                Preamble::Direct(hello) => match timeout_at(until, say_hello(&mut stream, hello)).await {
+                    Ok(Ok(Plain::Refused)) => {
+                        return Err(Obstacle::Failed(
+                                "it ends the connection after the handshake: it may want a certificate of its clients"
+                                    .to_owned(),
+                            ));
+                    }
+                    answer => matches!(answer, Ok(Ok(Plain::Accepted))),
+                },
             };
             close(stream).await;
             Ok((chain, ready))
@@ -144,7 +166,7 @@ pub async fn handshake(target: &Target, deadline: Duration) -> Served {
     });
     match shaken.await {
         Ok((chain, ready)) => Served::Tls { chain, ready },
-        Err(Obstacle::Unreachable(why)) => Served::Unreachable(why),
+        Err(Obstacle::Unreachable(why) | Obstacle::Deaf(why)) => Served::Unreachable(why),
         Err(Obstacle::NotReady(why)) => Served::NotReady(why),
         Err(Obstacle::Plaintext) => Served::Plaintext,
         Err(Obstacle::Failed(why) | Obstacle::Rejected(why)) => Served::Failed(why),
@@ -165,7 +187,7 @@ pub async fn verifies(
         return Err(Unproved::BadName(name.to_string()));
     }
     let checks_name = target.name.is_some();
-    let config = verifier::strict(&provider(), roots, now, checks_name)
+    let config = verifier::strict(&provider(), roots, now, checks_name, target.identity.as_ref())
         .map_err(|error| Unproved::BadRoot(error.to_string()))?;
     let config = Arc::new(config);
     let preamble = target.preamble;
@@ -183,7 +205,7 @@ pub async fn verifies(
         }
     });
     shaken.await.map_err(|obstacle| match obstacle {
-        Obstacle::Unreachable(why) => Unproved::Unreachable(why),
+        Obstacle::Unreachable(why) | Obstacle::Deaf(why) => Unproved::Unreachable(why),
         Obstacle::NotReady(why) => Unproved::NotReady(why),
         Obstacle::Plaintext => Unproved::Plaintext,
         Obstacle::Failed(why) => Unproved::Failed(why),
@@ -214,19 +236,58 @@ pub async fn plaintext(target: &Target, deadline: Duration) -> Plain {
         close(stream).await;
         Ok(plain)
     });
-    match asked.await {
+    verdict(asked.await)
+}
+
+fn verdict(asked: Result<Plain, Obstacle>) -> Plain {
+    match asked {
         Ok(plain) => plain,
-        Err(Obstacle::Unreachable(why)) => Plain::Unreachable(why),
+        Err(Obstacle::Unreachable(why) | Obstacle::Deaf(why)) => Plain::Unreachable(why),
         Err(Obstacle::NotReady(why)) => Plain::NotReady(why),
         Err(Obstacle::Plaintext) => Plain::Accepted,
         Err(Obstacle::Failed(why) | Obstacle::Rejected(why)) => Plain::Unclear(why),
     }
 }
 
+/// Whether the server takes clients that use TLS and, if the target has no identity, have no certificate. The server's
+/// own certificate is believed.
+///
+/// PostgreSQL is asked as in [`plaintext`]. MySQL and MariaDB are asked nothing: of them an account decides.
+pub async fn admits(target: &Target, deadline: Duration) -> Plain {
+    let preamble = target.preamble;
+    let config = match verifier::anything(&provider(), target.identity.as_ref()) {
+        Ok(config) => Arc::new(config),
+        Err(error) => return Plain::Unclear(error.to_string()),
+    };
+    let asked = first_answer(target, deadline, |address, until| {
+        let config = Arc::clone(&config);
+        let name = sni(target, address);
+        async move {
+            let mut stream = match open_tls(address, preamble, config, name, until).await {
+                // TLS 1.2 turns away within the handshake.
+                Err(Obstacle::Failed(_)) if matches!(preamble, Preamble::Direct(_)) => {
+                    return Ok(Plain::Refused);
+                }
+                opened => opened?,
+            };
+            let plain = match preamble {
+                Preamble::PostgresSslRequest => in_time(until, postgres::plaintext(&mut stream)).await?,
+                Preamble::MysqlGreeting => Plain::Accepted,
+                Preamble::Direct(hello) => in_time(until, say_hello(&mut stream, hello)).await?,
+            };
+            close(stream).await;
+            Ok(plain)
+        }
+    });
+    verdict(asked.await)
+}
+
 /// What stood in the way of one attempt.
 #[derive(Debug)]
 enum Obstacle {
     Unreachable(String),
+    /// There is a machine, and nothing listens on the port.
+    Deaf(String),
     NotReady(String),
     Plaintext,
     Failed(String),
@@ -251,14 +312,23 @@ where
 {
     let end = Instant::now() + deadline;
     let mut obstacle = Obstacle::Unreachable("it has no address".to_owned());
-    for (at, address) in target.addresses.iter().enumerate() {
-        let left = u32::try_from(target.addresses.len() - at).unwrap_or(u32::MAX);
+    let all = [target.addresses.as_slice(), &target.published].concat();
+    for (at, address) in all.iter().enumerate() {
+        if at >= target.addresses.len() && matches!(obstacle, Obstacle::Deaf(_)) {
+            break;
+        }
+        let left = u32::try_from(all.len() - at).unwrap_or(u32::MAX);
         let now = Instant::now();
         match attempt(*address, now + end.saturating_duration_since(now) / left).await {
             Err(Obstacle::Unreachable(why)) => {
-                // "Not ready" says more than that another address leads nowhere.
-                if !matches!(obstacle, Obstacle::NotReady(_)) {
+                // Others say more than that this address leads nowhere.
+                if matches!(obstacle, Obstacle::Unreachable(_)) {
                     obstacle = Obstacle::Unreachable(why);
+                }
+            }
+            Err(Obstacle::Deaf(why)) => {
+                if !matches!(obstacle, Obstacle::NotReady(_)) {
+                    obstacle = Obstacle::Deaf(why);
                 }
             }
             Err(Obstacle::NotReady(why)) => obstacle = Obstacle::NotReady(why),
@@ -310,6 +380,11 @@ fn handshake_obstacle(error: &io::Error) -> Obstacle {
     }
 }
 
+fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
 async fn in_time<T>(until: Instant, work: impl Future<Output = Result<T, Obstacle>>) -> Result<T, Obstacle> {
     timeout_at(until, work).await.unwrap_or_else(|_| {
         Err(Obstacle::NotReady("it accepts connections, but does not answer in time".to_owned()))
@@ -317,7 +392,12 @@ async fn in_time<T>(until: Instant, work: impl Future<Output = Result<T, Obstacl
 }
 
 fn unreachable(address: SocketAddr, error: &io::Error) -> Obstacle {
-    Obstacle::Unreachable(format!("{address}: {error}"))
+    let why = format!("{address}: {error}");
+    if error.kind() == ErrorKind::ConnectionRefused {
+        Obstacle::Deaf(why)
+    } else {
+        Obstacle::Unreachable(why)
+    }
 }
 
 fn lost(error: &io::Error) -> String {
@@ -364,8 +444,11 @@ async fn close(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let _ = timeout(GOODBYE, goodbye).await;
 }
 
-/// The plaintext question of a protocol without negotiation.
-async fn say_hello(stream: &mut Stream, hello: PlainHello) -> Result<Plain, Obstacle> {
+/// The first question of a protocol without negotiation.
+async fn say_hello(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    hello: PlainHello,
+) -> Result<Plain, Obstacle> {
     /// OP_MSG (2013) with the document `{hello: 1, $db: "admin"}`.
     const MONGODB_HELLO: &[u8] = b"\x34\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\
         \x1f\0\0\0\x10hello\0\x01\0\0\0\x02$db\0\x06\0\0\0admin\0\0";
@@ -379,18 +462,56 @@ async fn say_hello(stream: &mut Stream, hello: PlainHello) -> Result<Plain, Obst
         stream.read_exact(&mut answer).await
     };
     match asked.await {
-        // A TLS port takes the question for a broken handshake and leaves.
-        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+        // A TLS port takes the question for a broken handshake and leaves; one that demands a certificate says so, and
+        // leaves.
+        Err(error)
+            if is_alert(&error)
+                || matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) =>
+        {
             return Ok(Plain::Refused);
         }
         asked => asked?,
     };
     Ok(match hello {
+        PlainHello::RedisPing if answer == *b"-LOAD" => {
+            return Err(Obstacle::NotReady("it reads its data from disk".to_owned()));
+        }
         PlainHello::RedisPing if matches!(answer[0], b'+' | b'-') => Plain::Accepted,
         PlainHello::MongodbHello if answer[12..] == 2013_u32.to_le_bytes() => Plain::Accepted,
         // A TLS alert: record type 21, version 3.x.
         _ if answer.starts_with(&[21, 3]) => Plain::Refused,
         _ => Plain::Unclear(format!("it answered {}", Shown(&answer))),
+    })
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) const EXCHANGES: [&str; 8] = [
+    "postgres: ask for TLS",
+    "postgres: sessions",
+    "postgres: plaintext",
+    "mysql: ask for TLS",
+    "mysql: plaintext",
+    "mysql: log in",
+    "hello: redis",
+    "hello: mongodb",
+];
+
+/// For fuzzers: one of [`EXCHANGES`] with any stream.
+#[cfg(feature = "fuzzing")]
+pub(crate) async fn exchange(which: &str, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Plain {
+    let goes_on = |answer: Result<(), Obstacle>| answer.map(|()| Plain::Refused);
+    verdict(match which {
+        "postgres: ask for TLS" => goes_on(postgres::ask_for_tls(stream).await),
+        "postgres: sessions" => {
+            let takes = postgres::takes_sessions(stream).await;
+            Ok(if takes { Plain::Accepted } else { Plain::Unclear(String::new()) })
+        }
+        "postgres: plaintext" => postgres::plaintext(stream).await,
+        "mysql: ask for TLS" => goes_on(mysql::ask_for_tls(stream).await),
+        "mysql: plaintext" => mysql::plaintext(stream).await,
+        "mysql: log in" => mysql::log_in(stream, mysql::AFTER_TLS).await,
+        "hello: redis" => say_hello(stream, PlainHello::RedisPing).await,
+        _ => say_hello(stream, PlainHello::MongodbHello).await,
     })
 }
 

@@ -42,6 +42,12 @@ impl Setback {
         let doublings = failures.saturating_sub(1).min(10);
         self.at + time::Duration::hours((FIRST_HOURS << doublings).min(MOST_HOURS))
     }
+
+    /// Until when nothing is tried; `None` if it may be tried now. One that lies ahead was written while the clock was
+    /// wrong, and says nothing: it would hold everything up until then.
+    pub fn holds_until(&self, container: &ContainerId, now: OffsetDateTime) -> Option<OffsetDateTime> {
+        Some(self.retry_at(container)).filter(|retry_at| now < *retry_at && self.at <= now + OTHER)
+    }
 }
 
 /// The setback of that name, if there is one that can be read.
@@ -107,6 +113,13 @@ mod tests {
         setback.attempt = u32::MAX;
         assert_eq!(setback.retry_at(&id), at + time::Duration::hours(24));
         assert_eq!(setback.retry_at(&"b".repeat(64).parse().unwrap()), at + time::Duration::MINUTE);
+        setback.attempt = 1;
+        let (second, year) = (time::Duration::SECOND, time::Duration::days(365));
+        assert_eq!(setback.holds_until(&id, at + second), Some(at + time::Duration::HOUR));
+        assert_eq!(setback.holds_until(&id, at + time::Duration::HOUR), None);
+        assert_eq!(setback.holds_until(&id, at + year), None, "the clock went forwards");
+        assert_eq!(setback.holds_until(&id, at - year), None, "the clock went back");
+        assert_eq!(setback.holds_until(&id, at - second), Some(at + time::Duration::HOUR), "a little");
         assert_eq!(add(folder.path(), &name, &id, "again".into(), false, at).unwrap().attempt, 2);
         assert_eq!(
             add(folder.path(), &name, &"b".repeat(64).parse().unwrap(), "other".into(), false, at)

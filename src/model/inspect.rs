@@ -139,6 +139,11 @@ impl Inspect {
         self.config()["Cmd"].as_array().map(|words| strings(words)).unwrap_or_default()
     }
 
+    /// All that is run, as one list: the entrypoint, then the command.
+    pub fn words(&self) -> Vec<String> {
+        self.entrypoint().unwrap_or_default().into_iter().chain(self.command()).collect()
+    }
+
     /// Environment; of a repeated key the last one counts, as it does in the container.
     pub fn environment(&self) -> BTreeMap<String, String> {
         environment(&self.config()["Env"])
@@ -148,8 +153,13 @@ impl Inspect {
         text(&self.config()["User"])
     }
 
+    /// The state as Docker says it, in its lists too.
+    pub fn state_word(&self) -> &str {
+        text(&self.raw["State"]["Status"])
+    }
+
     pub fn state(&self) -> State {
-        match text(&self.raw["State"]["Status"]) {
+        match self.state_word() {
             "created" => State::Created,
             "running" => State::Running,
             "paused" => State::Paused,
@@ -162,6 +172,11 @@ impl Inspect {
 
     pub fn running(&self) -> bool {
         self.raw["State"]["Running"].as_bool().unwrap_or(false)
+    }
+
+    /// `Config.Healthcheck.Test`: `["CMD", word…]`, `["CMD-SHELL", script]`, `["NONE"]`; empty if there is none.
+    pub fn healthcheck(&self) -> Vec<String> {
+        self.config()["Healthcheck"]["Test"].as_array().map(|words| strings(words)).unwrap_or_default()
     }
 
     pub fn health(&self) -> Health {
@@ -248,6 +263,11 @@ impl Inspect {
     /// Where the host reaches `port` of this container, best first: its own addresses, then what is
     /// published. With the host's network that is loopback.
     pub fn addresses(&self, port: u16) -> Vec<SocketAddr> {
+        [self.own_addresses(port), self.published_addresses(port)].concat()
+    }
+
+    /// On its own networks, or loopback with the host's.
+    pub fn own_addresses(&self, port: u16) -> Vec<SocketAddr> {
         if self.network_mode() == "host" {
             return vec![SocketAddr::from(([127, 0, 0, 1], port))];
         }
@@ -259,6 +279,12 @@ impl Inspect {
                 }
             }
         }
+        found
+    }
+
+    /// Where Docker forwards connections from.
+    pub fn published_addresses(&self, port: u16) -> Vec<SocketAddr> {
+        let mut found = Vec::new();
         let published = self.raw["NetworkSettings"]["Ports"][format!("{port}/tcp")].as_array();
         for binding in published.into_iter().flatten() {
             let host_port = text(&binding["HostPort"]).parse::<u16>();

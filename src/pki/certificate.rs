@@ -9,7 +9,7 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use super::der;
+use super::{der, name};
 use crate::model::{San, Sans};
 
 /// A certificate, parsed. Cheap to clone; equal if the DER is.
@@ -105,6 +105,8 @@ pub(super) struct Facts {
     pub(super) key_usage: Option<KeyUsage>,
     pub(super) server_auth: Option<bool>,
     pub(super) constraints: Option<NameConstraints>,
+    /// The value of that extension, as encoded.
+    pub(super) constraints_der: Option<Vec<u8>>,
     /// Critical extensions that we do not know: whoever meets one must refuse (RFC 5280, section 4.2).
     pub(super) unknown_critical: Vec<String>,
     ski: Option<Vec<u8>>,
@@ -175,6 +177,22 @@ impl Certificate {
     /// The encoded name, with tag and length.
     pub fn issuer_raw(&self) -> &[u8] {
         &self.facts.issuer_raw
+    }
+
+    /// The subject as OpenSSL's `X509_NAME_oneline` writes it, which MySQL and MariaDB compare; `None` where an attribute
+    /// has no short name here.
+    pub fn subject_oneline(&self) -> Option<String> {
+        name::oneline(self.subject_raw())
+    }
+
+    /// The issuer likewise.
+    pub fn issuer_oneline(&self) -> Option<String> {
+        name::oneline(self.issuer_raw())
+    }
+
+    /// The subject by RFC 2253, the last attribute first, which MongoDB takes for a user's name.
+    pub fn subject_rfc2253(&self) -> Option<String> {
+        name::rfc2253(self.subject_raw())
     }
 
     pub fn not_before(&self) -> OffsetDateTime {
@@ -325,6 +343,7 @@ impl Facts {
             key_usage: None,
             server_auth: None,
             constraints: None,
+            constraints_der: None,
             unknown_critical: Vec::new(),
             ski: None,
             has_aki: false,
@@ -337,6 +356,9 @@ impl Facts {
             let oid = extension.oid.to_id_string();
             if !seen.insert(oid.clone()) {
                 return Err(CertificateError::RepeatedExtension(oid));
+            }
+            if let ParsedExtension::NameConstraints(_) = extension.parsed_extension() {
+                facts.constraints_der = Some(extension.value.to_vec());
             }
             facts.note(extension.parsed_extension(), extension.critical, oid)?;
         }

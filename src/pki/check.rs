@@ -6,6 +6,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use rustls_pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
 use super::{
@@ -32,6 +33,8 @@ pub enum CaFlaw {
     WeakKey(KeyKind),
     #[error("it has a critical extension that is unknown here ({0}), so every client may refuse it")]
     Critical(String),
+    #[error("it is not encoded as a CA has to be (DER, RFC 5280), so that strict clients cannot read it")]
+    Encoding,
 }
 
 /// What makes a CA fail with some clients only. The text names them.
@@ -81,6 +84,11 @@ pub fn check_ca(certificate: &Certificate, now: OffsetDateTime) -> Result<Vec<Ca
     }
     if let Some(oid) = facts.unknown_critical.first() {
         return Err(CaFlaw::Critical(oid.clone()));
+    }
+    // Our parser passes over what others stumble on, such as a surplus element in an extension: OpenSSL then reads not
+    // even the certificates that follow in the file.
+    if rustls::RootCertStore::empty().add(CertificateDer::from(certificate.der())).is_err() {
+        return Err(CaFlaw::Encoding);
     }
     Ok([
         (facts.key_kind == KeyKind::P521, CaWarning::P521),
@@ -288,6 +296,16 @@ fn check_link(certificate: &Certificate, above: &Certificate, at: usize) -> Resu
         _ => {}
     }
     if certificate.signed_by(above) { Ok(()) } else { Err(ChainProblem::Signature { at }) }
+}
+
+/// Those of the names that the leaf is not for.
+pub fn not_covered<'a>(leaf: &Certificate, names: &'a Sans) -> Vec<&'a San> {
+    names.iter().filter(|name| !covers(leaf, name)).collect()
+}
+
+/// Whether one of the roots has signed something in the chain, or is in it: no more than that.
+pub fn leads_to(chain: &[Certificate], roots: &[Certificate]) -> bool {
+    chain.iter().any(|one| roots.iter().any(|root| one == root || one.signed_by(root)))
 }
 
 /// Whether the leaf is for this name. A wildcard stands for one whole label, the first (RFC 6125).

@@ -5,7 +5,7 @@
 //! | subject | `dbssl CA <host> <8 hex digits of its key id>` | the container's name, at most 64 characters |
 //! | basicConstraints | critical, CA:TRUE, no pathlen (0 would forbid to cross-sign its successor) | critical, CA:FALSE |
 //! | keyUsage | critical: keyCertSign, cRLSign | critical: digitalSignature, with RSA keyEncipherment too |
-//! | extendedKeyUsage | none | serverAuth |
+//! | extendedKeyUsage | none | serverAuth (a client's: [`super::ClientRequest`]) |
 //! | key identifiers | its own | its own and its issuer's |
 //! | serial number | 128 random bits | 128 random bits |
 //! | validity | one hour ago, for the lifetime asked for | the same, but never past an issuer's end |
@@ -18,8 +18,9 @@
 use std::{cell::RefCell, fmt, str::FromStr};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm, SigningKey,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    SigningKey,
 };
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -30,9 +31,15 @@ use crate::model::{San, Sans, Secret};
 /// How far back validity begins: clocks of clients differ, and MongoDB refuses a certificate whose time
 /// has not come. At most a tenth of the life: two thirds of it must not lie in the past already.
 const BACKDATED: Duration = Duration::hours(1);
+/// A CA outlives every leaf, and cannot be made anew without its clients: a clock that was ahead when it was made, and is
+/// set right, must not leave them with one that is not valid yet.
+const CA_BACKDATED: Duration = Duration::days(366);
+
+/// id-ce-nameConstraints (RFC 5280, section 4.2.1.10).
+const NAME_CONSTRAINTS: [u64; 4] = [2, 5, 29, 30];
 
 /// The longest common name (RFC 5280, appendix A.1, ub-common-name), in characters.
-const COMMON_NAME: usize = 64;
+pub(super) const COMMON_NAME: usize = 64;
 
 /// A short name for a CA: the first 8 hexadecimal digits of its public key's SHA-256, which in CAs that we
 /// make are those of the subject key identifier too. Safe as a part of a file name.
@@ -100,6 +107,12 @@ pub enum PkiError {
     NoNames,
     #[error("issue a certificate for {0:?}: a DNS name is ASCII and not empty")]
     Name(String),
+    #[error(
+        "issue a client's certificate for the user {0:?}: allowed are 1 to 64 characters, none of them a control character"
+    )]
+    User(String),
+    #[error("use the key of a certificate request")]
+    Key(#[source] KeyProblem),
     #[error("encode a certificate")]
     Encode(#[source] rcgen::Error),
     #[error("put the issuer's name into a certificate: its encoding is not as expected")]
@@ -142,12 +155,12 @@ pub struct LeafRequest<'a> {
     pub lifetime: Duration,
 }
 
-/// A server's certificate with its key.
+/// A server's or a client's certificate with its key.
 pub struct Leaf {
     pub certificate: Certificate,
     /// PKCS#8, PEM.
     pub key: Secret,
-    /// What a server has to send after the leaf, in this order; empty if a root issued it.
+    /// What has to be sent after the leaf, in this order; empty if a root issued it.
     pub chain: Vec<Certificate>,
 }
 
@@ -176,12 +189,10 @@ impl Ca {
     ) -> Result<Self, PkiError> {
         let key = key::generate(key_type).map_err(|why| PkiError::Generate(key_type, why))?;
         let key_id = key_id(&key);
-        let short = &der::hex(&key_id)[..8];
-        let room = COMMON_NAME - "dbssl CA  ".len() - short.len();
-        let host: String = host_name.chars().filter(|char| !char.is_control()).take(room).collect();
 
         let mut params = params(lifetime, None, now)?;
-        params.distinguished_name.push(DnType::CommonName, format!("dbssl CA {host} {short}"));
+        params.not_before = now.checked_sub(CA_BACKDATED.min(lifetime / 10)).unwrap_or(params.not_before);
+        params.distinguished_name.push(DnType::CommonName, ca_name(host_name, &key_id));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.key_identifier_method = KeyIdMethod::PreSpecified(key_id);
@@ -239,24 +250,62 @@ impl Ca {
         if request.sans.is_empty() {
             return Err(PkiError::NoNames);
         }
-        let key = key::generate(request.key_type).map_err(|why| PkiError::Generate(request.key_type, why))?;
-        let end = self.chain.iter().map(Certificate::not_after).chain([self.certificate.not_after()]).min();
-        let mut params = params(request.lifetime, end, now)?;
+        let mut params = params(request.lifetime, self.end(), now)?;
         let name: String = request.common_name.chars().take(COMMON_NAME).collect();
         if !name.is_empty() {
             params.distinguished_name.push(DnType::CommonName, name);
         }
-        params.subject_alt_names = request.sans.iter().map(alternative_name).collect::<Result<_, _>>()?;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        if key::is_rsa(request.key_type) {
-            params.key_usages.push(KeyUsagePurpose::KeyEncipherment);
-        }
+        params.subject_alt_names = alternative_names(request.sans)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_leaf(params, request.key_type)
+    }
+
+    /// No certificate below outlives this.
+    pub(super) fn end(&self) -> Option<OffsetDateTime> {
+        self.chain.iter().map(Certificate::not_after).chain([self.certificate.not_after()]).min()
+    }
+
+    /// With a new key, and with all that leaves have in common.
+    pub(super) fn issue_leaf(
+        &self,
+        mut params: CertificateParams,
+        key_type: KeyType,
+    ) -> Result<Leaf, PkiError> {
+        let key = key::generate(key_type).map_err(|why| PkiError::Generate(key_type, why))?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = leaf_usages(key_type);
         params.key_identifier_method = KeyIdMethod::PreSpecified(key_id(&key));
         params.use_authority_key_identifier_extension = true;
         let certificate = self.sign(&params, &*key)?;
         Ok(Leaf { certificate, key: key::pkcs8_pem(key.serialized_der()), chain: self.chain.clone() })
+    }
+
+    /// Vouch for another CA: its subject, public key, key identifier, path length and name constraints under our
+    /// signature. Clients that trust only this CA then verify what the other one issued. Needs nothing of the other
+    /// one's key. Ends with whichever of the two ends first.
+    pub fn cross_sign(&self, other: &Certificate, now: OffsetDateTime) -> Result<Certificate, PkiError> {
+        let facts = other.facts();
+        let lifetime = other.not_after() - now;
+        let end = self.chain.iter().map(Certificate::not_after).chain([self.certificate.not_after()]).min();
+        let mut params = params(lifetime, end, now)?;
+        // As long ago as both of them.
+        params.not_before = params.not_before.min(other.not_before().max(self.certificate.not_before()));
+        params.is_ca = IsCa::Ca(match facts.basic.and_then(|basic| basic.path_len) {
+            Some(length) => BasicConstraints::Constrained(u8::try_from(length).unwrap_or(u8::MAX)),
+            None => BasicConstraints::Unconstrained,
+        });
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        // What a CA without an identifier of its own gives its leaves, see `sign`.
+        let id = other.ski().map_or_else(|| der::sha256(&facts.spki)[..20].to_vec(), <[u8]>::to_vec);
+        params.key_identifier_method = KeyIdMethod::PreSpecified(id);
+        params.use_authority_key_identifier_extension = true;
+        if let Some(constraints) = &facts.constraints_der {
+            let mut extension = CustomExtension::from_oid_content(&NAME_CONSTRAINTS, constraints.clone());
+            extension.set_criticality(true);
+            params.custom_extensions.push(extension);
+        }
+        // Its own public key stands in for the other one, which takes its place when it is signed.
+        self.sign_as(&params, &*self.key, Some(other))
     }
 
     fn sign(
@@ -264,13 +313,26 @@ impl Ca {
         params: &CertificateParams,
         public_key: &impl PublicKeyData,
     ) -> Result<Certificate, PkiError> {
+        self.sign_as(params, public_key, None)
+    }
+
+    fn sign_as(
+        &self,
+        params: &CertificateParams,
+        public_key: &impl PublicKeyData,
+        subject: Option<&Certificate>,
+    ) -> Result<Certificate, PkiError> {
         let mut upper = CertificateParams::default();
         upper.distinguished_name = rcgen::DistinguishedName::new();
         // A CA without an identifier of its own gives its leaves the one that it would have.
         let id = self.certificate.ski().map_or_else(|| key_id(&self.key), <[u8]>::to_vec);
         upper.key_identifier_method = KeyIdMethod::PreSpecified(id);
-        let key =
-            UnderName { key: &self.key, issuer: self.certificate.subject_raw(), signed: RefCell::default() };
+        let key = UnderName {
+            key: &self.key,
+            issuer: self.certificate.subject_raw(),
+            subject,
+            signed: RefCell::default(),
+        };
         let built =
             params.signed_by(public_key, &Issuer::from_params(&upper, &key)).map_err(PkiError::Encode)?;
         let signed = key.signed.take().ok_or(PkiError::Splice)?;
@@ -295,6 +357,8 @@ struct UnderName<'a> {
     key: &'a KeyPair,
     /// The encoded name, with tag and length.
     issuer: &'a [u8],
+    /// Whose name and public key it gets, if not those that rcgen was given.
+    subject: Option<&'a Certificate>,
     /// What was signed in the end.
     signed: RefCell<Option<Vec<u8>>>,
 }
@@ -311,12 +375,24 @@ impl PublicKeyData for UnderName<'_> {
 
 impl SigningKey for UnderName<'_> {
     fn sign(&self, to_be_signed: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        // version, serialNumber, signature, issuer, and the rest (RFC 5280, section 4.1).
+        // version, serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, and the rest (RFC 5280,
+        // section 4.1).
         let spliced = der::element(to_be_signed)
-            .and_then(|(outer, _)| der::elements::<4>(outer.content))
-            .map(|([version, serial, signature, _], rest)| {
-                der::wrap(der::SEQUENCE, &[version.whole, serial.whole, signature.whole, self.issuer, rest])
-                    .to_vec()
+            .and_then(|(outer, _)| der::elements::<7>(outer.content))
+            .map(|([version, serial, signature, _, validity, subject, public_key], rest)| {
+                let (subject, public_key) = self.subject.map_or((subject.whole, public_key.whole), |other| {
+                    (other.subject_raw(), &other.facts().spki)
+                });
+                let parts = [
+                    version.whole,
+                    serial.whole,
+                    signature.whole,
+                    self.issuer,
+                    validity.whole,
+                    subject,
+                    public_key,
+                ];
+                der::wrap(der::SEQUENCE, &[&parts[..], &[rest]].concat()).to_vec()
             })
             .ok_or(rcgen::Error::CouldNotParseCertificate)?;
         let signature = self.key.sign(&spliced)?;
@@ -326,7 +402,7 @@ impl SigningKey for UnderName<'_> {
 }
 
 /// What CAs and leaves have in common.
-fn params(
+pub(super) fn params(
     lifetime: Duration,
     end: Option<OffsetDateTime>,
     now: OffsetDateTime,
@@ -353,10 +429,28 @@ fn params(
     Ok(params)
 }
 
+/// The common name of a CA of ours: its own, as it holds a part of its key identifier.
+pub(super) fn ca_name(host_name: &str, key_id: &[u8]) -> String {
+    let short = &der::hex(key_id)[..8];
+    let room = COMMON_NAME - "dbssl CA  ".len() - short.len();
+    let host: String = host_name.chars().filter(|char| !char.is_control()).take(room).collect();
+    format!("dbssl CA {host} {short}")
+}
+
 /// The first 160 bits of the public key's SHA-256 (RFC 7093, section 2, method 1 over the whole
 /// SubjectPublicKeyInfo).
-fn key_id(key: &KeyPair) -> Vec<u8> {
+pub(super) fn key_id(key: &KeyPair) -> Vec<u8> {
     der::sha256(&key.subject_public_key_info())[..20].to_vec()
+}
+
+/// What a leaf's key may be used for.
+pub(super) fn leaf_usages(key_type: KeyType) -> Vec<KeyUsagePurpose> {
+    let encipherment = key::is_rsa(key_type).then_some(KeyUsagePurpose::KeyEncipherment);
+    std::iter::once(KeyUsagePurpose::DigitalSignature).chain(encipherment).collect()
+}
+
+pub(super) fn alternative_names(sans: &Sans) -> Result<Vec<SanType>, PkiError> {
+    sans.iter().map(alternative_name).collect()
 }
 
 fn alternative_name(name: &San) -> Result<SanType, PkiError> {

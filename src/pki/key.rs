@@ -104,6 +104,13 @@ pub(super) fn to_pkcs8_pem(der: &PrivateKeyDer<'_>, algorithm: &[u8]) -> Secret 
     pkcs8_pem(&pkcs8)
 }
 
+/// The one private key in a PEM file that may hold certificates as well, without them.
+pub fn key_within(pem: &[u8]) -> Option<Secret> {
+    let blocks = read::blocks(pem).ok()?;
+    let mut keys = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY"));
+    keys.next().filter(|_| keys.next().is_none()).map(|block| Secret::new(block.to_pem()))
+}
+
 pub(super) fn pkcs8_pem(pkcs8: &[u8]) -> Secret {
     Secret::new(std::mem::take(&mut *der::to_pem("PRIVATE KEY", pkcs8)))
 }

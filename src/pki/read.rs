@@ -139,7 +139,7 @@ fn private_key_label(text: &[u8]) -> Option<String> {
         let line = String::from_utf8_lossy(line);
         line.split("-----BEGIN ").skip(1).find_map(|after| {
             let label = after.split('-').next().unwrap_or_default().trim();
-            label.ends_with("PRIVATE KEY").then(|| label.chars().take(40).collect())
+            label.ends_with("PRIVATE KEY").then(|| shown(label))
         })
     })
 }
@@ -170,7 +170,7 @@ impl Block<'_> {
             "TRUSTED CERTIFICATE" => return Err(ReadProblem::Trusted),
             "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => return Err(ReadProblem::Pkcs7Pem),
             "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => return Err(ReadProblem::Request),
-            other => return Err(ReadProblem::OtherBlock(other.to_owned())),
+            other => return Err(ReadProblem::OtherBlock(shown(other))),
         }
         let der = CertificateDer::from_pem_slice(&self.to_pem()).map_err(|_| ReadProblem::Base64(number))?;
         // A PKCS#7 under the label of a certificate is what some Windows tools write.
@@ -227,6 +227,7 @@ fn scan(text: &[u8]) -> (Vec<Block<'_>>, Option<ReadProblem>) {
     (whole, problem)
 }
 
+/// A label is what somebody wrote: in a message it is short, and it is one line.
 fn shown(label: &str) -> String {
     label.chars().filter(|char| !char.is_control()).take(40).collect()
 }

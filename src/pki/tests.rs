@@ -24,7 +24,7 @@ impl OpenSsl {
         self.0.path().join(name)
     }
 
-    fn try_run(&self, line: &str) -> (bool, String) {
+    pub(crate) fn try_run(&self, line: &str) -> (bool, String) {
         let output = Command::new("openssl")
             .args(line.split_whitespace().map(|word| word.replace('+', " ")))
             .current_dir(self.0.path())
@@ -91,7 +91,7 @@ impl OpenSsl {
 }
 
 /// OpenSSL dates its certificates by the real clock.
-fn real_now() -> OffsetDateTime {
+pub(crate) fn real_now() -> OffsetDateTime {
     let folder = tempfile::tempdir().unwrap();
     let probe = folder.path().join("now");
     fs::write(&probe, "").unwrap();
@@ -161,7 +161,7 @@ fn the_profile_is_as_written() {
     assert_eq!(der::hex(cert.ski().unwrap())[..8], *ca.id().as_str());
     assert_ne!(cert.subject(), other.certificate().subject());
     assert_eq!((cert.is_ca(), cert.path_len(), cert.self_signed()), (true, None, true));
-    assert_eq!(cert.not_before(), now - Duration::HOUR);
+    assert_eq!(cert.not_before(), now - 365 * DAY);
     assert_eq!(cert.not_after(), now + 3650 * DAY);
     assert_eq!(check_ca(cert, now), Ok(vec![]));
 
@@ -628,6 +628,51 @@ fn what_users_drop_is_read_or_refused_with_its_name() {
     assert_eq!(certificates_within(format!("{nonsense}{cut}\n{pem}").as_bytes()), [a]);
 }
 
+/// Found by fuzzing: x509-parser reads it, and OpenSSL reads neither this certificate nor those behind it.
+#[test]
+fn a_ca_with_a_surplus_element_in_an_extension_is_refused() {
+    let ca = own(KeyType::P256, test_now());
+    let whole = ca.certificate().der();
+    // The subject key identifier, to its end.
+    let at = whole.windows(5).position(|part| part == [0x06, 0x03, 0x55, 0x1d, 0x0e]).unwrap();
+    let end = at + 5 + 2 + usize::from(whole[at + 6]);
+    let mut longer = whole.to_vec();
+    longer.splice(end..end, [0x05, 0x00]);
+    // All that it lies in is longer by these two bytes: any element that begins before it and ends behind it.
+    let mut place = 0;
+    while place < at {
+        let (head, length) = match whole[place + 1] {
+            0x82 => (4, usize::from(whole[place + 2]) << 8 | usize::from(whole[place + 3])),
+            0x81 => (3, usize::from(whole[place + 2])),
+            short => (2, usize::from(short)),
+        };
+        if place + head + length >= end {
+            longer[place + head - 1] += 2;
+            place += head;
+        } else {
+            place += head + length;
+        }
+    }
+    let certificate = Certificate::from_der(longer).unwrap();
+    assert_eq!(check_ca(&certificate, test_now()), Err(CaFlaw::Encoding));
+    assert!(check_ca(ca.certificate(), test_now()).is_ok());
+}
+
+/// What stands in a file may be of any length and hold any character; what is said of it is one short line.
+#[test]
+fn a_label_that_somebody_made_up_is_cut_in_what_is_said_of_it() {
+    let long = "x".repeat(100_000);
+    for label in [format!("\u{1b}[2J{long}"), format!("{long}\u{1b}[2J PRIVATE KEY")] {
+        for file in [
+            format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"),
+            format!("-----BEGIN {label}-----\nAAAA\n"),
+        ] {
+            let said = read_pem(file.as_bytes()).unwrap_err().to_string();
+            assert!(said.len() < 300 && !said.contains(char::is_control), "{} bytes: {said:?}", said.len());
+        }
+    }
+}
+
 #[test]
 fn no_bytes_make_the_readers_panic() {
     let now = test_now();
@@ -661,5 +706,52 @@ fn nothing_that_is_printed_holds_a_key() {
     let leaf = ca.issue(&request(&names(), KeyType::P256), now).unwrap();
     for text in [format!("{ca:?}"), format!("{leaf:?}")] {
         assert!(text.len() < 300 && text.contains("Certificate(CN="), "{text}");
+    }
+}
+
+/// Whoever trusts only the former CA, or only the new one, accepts what the new one issues behind a certificate of it
+/// that the former one signed.
+#[test]
+fn a_cross_signed_ca_is_accepted_by_those_who_know_only_one_of_the_two() {
+    let ssl = OpenSsl::new();
+    let now = real_now();
+    let former = [
+        ssl.root("ours", ""),
+        ssl.root("rsa", "-newkey rsa:2048"),
+        ssl.root(
+            "p384",
+            "-newkey ec -pkeyopt ec_paramgen_curve:P-384 -subj /DC=corp/DC=example/OU=a/OU=b/CN=p384",
+        ),
+    ];
+    let successors = [
+        ssl.root("next", "-subj /DC=corp/DC=example/OU=a/OU=b/CN=next"),
+        ssl.root("next-rsa", "-newkey rsa:2048"),
+        ssl.root("next-fenced", "-addext basicConstraints=critical,CA:TRUE,pathlen:1 -addext keyUsage=critical,keyCertSign -addext nameConstraints=critical,permitted;DNS:my_db,permitted;DNS:my-db,permitted;DNS:localhost"),
+    ];
+    for (old, old_key) in former.iter().zip(["ours.key", "rsa.key", "p384.key"]) {
+        let old_ca = Ca::load(old, &ssl.secret(old_key), now).unwrap();
+        for (new, new_key) in successors.iter().zip(["next.key", "next-rsa.key", "next-fenced.key"]) {
+            let new_ca = Ca::load(new, &ssl.secret(new_key), now).unwrap();
+            let bridge = old_ca.cross_sign(new, now).unwrap();
+            assert_eq!(bridge.subject_raw(), new.subject_raw());
+            assert_eq!(bridge.issuer_raw(), old.subject_raw());
+            assert_eq!((bridge.ski(), bridge.path_len()), (new.ski(), new.path_len()));
+            assert_eq!(bridge.facts().constraints, new.facts().constraints);
+            assert!(bridge.not_after() <= old.not_after().min(new.not_after()));
+            let leaf = new_ca.issue(&request(&names(), KeyType::P256), now).unwrap().certificate;
+            let served = [leaf.clone(), bridge.clone()];
+            check_chain(&served, std::slice::from_ref(old), &names(), now).unwrap();
+            check_chain(&served, std::slice::from_ref(new), &names(), now).unwrap();
+            let stranger = ssl.root("stranger", "");
+            check_chain(&served, &[stranger], &names(), now).unwrap_err();
+            ssl.write("leaf.pem", leaf.to_pem());
+            ssl.write("bridge.pem", bridge.to_pem());
+            for root in [old, new] {
+                ssl.write("root.pem", root.to_pem());
+                ssl.run(
+                    "verify -x509_strict -purpose sslserver -CAfile root.pem -untrusted bridge.pem leaf.pem",
+                );
+            }
+        }
     }
 }

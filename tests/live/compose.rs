@@ -4,19 +4,38 @@ use std::{fs, path::PathBuf, process::Command};
 
 use super::{Container, TestRun};
 
+/// What a Compose file with the volume `data` ends with.
+pub const DATA_AND_NETWORK: &str = "volumes:
+  data:
+    labels: [LABEL]
+networks:
+  default:
+    labels: [LABEL]
+";
+
 /// A Compose project of a run. Its containers, volumes and networks go with the run, by their labels.
 pub struct Compose<'r> {
     run: &'r TestRun,
     project: String,
     file: PathBuf,
+    /// What is put over it.
+    over: Option<PathBuf>,
 }
 
 impl<'r> Compose<'r> {
     /// The file may say `LABEL` where the run's label has to be: at every service, volume and network.
     pub fn new(run: &'r TestRun, text: &str) -> Self {
-        let compose = Self { run, project: run.name("project"), file: run.folder().join("compose.yaml") };
+        let file = run.folder().join("compose.yaml");
+        let compose = Self { run, project: run.name("project"), file, over: None };
         compose.write(text);
         compose
+    }
+
+    /// The same project with a second file over the first: `--file compose.yaml --file compose.tls.yaml`.
+    pub fn with(&self, text: &str) -> Self {
+        let over = self.run.folder().join("compose.tls.yaml");
+        fs::write(&over, text).expect("the second Compose file");
+        Self { run: self.run, project: self.project.clone(), file: self.file.clone(), over: Some(over) }
     }
 
     /// What a user does who edits the file.
@@ -35,7 +54,11 @@ impl<'r> Compose<'r> {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.args(["compose", "--ansi", "never", "--project-name", &self.project, "--file"]);
-        command.arg(&self.file).args(arguments);
+        command.arg(&self.file);
+        if let Some(over) = &self.over {
+            command.arg("--file").arg(over);
+        }
+        command.args(arguments);
         command
     }
 

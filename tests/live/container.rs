@@ -74,6 +74,12 @@ impl<'r> Start<'r> {
         self
     }
 
+    /// Behind the other words of the command.
+    pub fn more_command<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.command.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
     /// `docker run --detach`.
     pub fn start(self) -> Container<'r> {
         let container = self.launch("run");
@@ -162,6 +168,9 @@ impl Container<'_> {
     /// The address on its first network, as the host reaches it.
     pub fn address(&self) -> Result<String, String> {
         let found = self.try_inspect().ok_or_else(|| format!("there is no container {}", self.name))?;
+        if found["HostConfig"]["NetworkMode"] == "host" {
+            return Ok("127.0.0.1".to_owned());
+        }
         let networks = found["NetworkSettings"]["Networks"].as_object().ok_or("it has no networks")?;
         let mut addresses = networks.values().filter_map(|network| network["IPAddress"].as_str());
         let address = addresses.find(|address| !address.is_empty());
@@ -218,6 +227,14 @@ impl Container<'_> {
                 Err(why) if why.contains("no encryption") => Ok(()),
                 other => Err(format!("{other:?}")),
             }
+        });
+    }
+
+    /// Until `dbssl status` says so of it. While it is recreated it has no such name.
+    pub fn wait_standing(&self, standing: &str) {
+        wait(&format!("{} is {standing}", self.name), 240, || match self.run.statuses().get(&self.name) {
+            Some(status) if status["standing"] == standing => Ok(()),
+            other => Err(format!("{other:#?}")),
         });
     }
 

@@ -153,6 +153,11 @@ impl Engine {
         self.wait_ready();
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("docker.sock")
+    }
+
     /// The names of all volumes.
     #[allow(clippy::unused_self, reason = "the engine of this process, and of no other")]
     pub fn volumes(&self) -> Vec<String> {

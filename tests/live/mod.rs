@@ -28,6 +28,7 @@ mod docker;
 mod engine;
 mod events;
 mod image;
+mod kind;
 mod openssl;
 mod psql;
 mod run;
@@ -38,13 +39,17 @@ mod waiting;
 pub use self::{
     agent::{Agent, Setup},
     cases::{CASES_IMAGES, Case, Way, every_case, kill_all, recover_all, ways},
-    compose::Compose,
+    compose::{Compose, DATA_AND_NETWORK},
     container::{Container, Start},
     docker::{docker, try_docker},
     engine::{End, Engine, on_an_engine_of_its_own},
     events::{Event, Events},
     image::image,
-    openssl::{Pair, leaf, root},
+    kind::{
+        Driver, Kind, Load, MARIADB_10, MARIADB_11, MONGODB, MYSQL, POSTGRES_15, POSTGRES_17, POSTGRES_18,
+        REDIS_7, REDIS_8, VALKEY, Verify, python, seen_at,
+    },
+    openssl::{Pair, client, fingerprint, last_day, leaf, leaf_of_999, root, verify},
     psql::Client,
     run::{Cli, Config, TestRun, profile_is_all},
     scene::{Scene, assert_nothing_stays},

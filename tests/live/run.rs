@@ -35,6 +35,8 @@ pub struct Config {
     pub top: String,
     pub certificates: String,
     pub docker: String,
+    /// Tables, each `[[match]]`.
+    pub matches: String,
     /// The agent sees all containers of the engine, as one does that nobody configured. Needs the engine for itself.
     pub alone: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             top: String::new(),
             certificates: String::new(),
             docker: "settle = \"300ms\"\nready-timeout = \"60s\"\n".to_owned(),
+            matches: String::new(),
             alone: false,
         }
     }
@@ -93,12 +96,13 @@ impl TestRun {
     pub fn configure(&self, config: &Config) {
         let only = if config.alone { String::new() } else { format!("only = {:?}", self.label()) };
         let text = format!(
-            "data-dir = \"{}\"\nstate-dir = \"{}\"\n{}\n[certificates]\n{}\n[docker]\n{only}\n{}\n",
+            "data-dir = \"{}\"\nstate-dir = \"{}\"\n{}\n[certificates]\n{}\n[docker]\n{only}\n{}\n{}\n",
             self.data().display(),
             self.state().display(),
             config.top,
             config.certificates,
-            config.docker
+            config.docker,
+            config.matches
         );
         fs::write(self.config_file(), text).expect("the config");
     }

@@ -16,8 +16,8 @@ use super::engine::processes;
 
 /// Between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-/// A PostgreSQL server, and the entrypoint that is about to become one, as the kernel cuts their names.
-const SERVERS: [&str; 2] = ["postgres", "docker-entrypoi"];
+/// The servers, and the entrypoint that is about to become one, as the kernel cuts their names.
+const SERVERS: [&str; 6] = ["postgres", "mysqld", "mariadbd", "redis-server", "mongod", "docker-entrypoi"];
 
 /// Watches from its beginning to its end.
 pub struct Sentry {

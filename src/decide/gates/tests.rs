@@ -50,9 +50,24 @@ fn subject(inspect: &Inspect) -> Subject<'_> {
         changes: &[],
         dependents: &[],
         rootless: false,
+        moved: &[],
         certificate_target: Some(TARGET),
         data_directory: DATA,
         volatile: &["/root/.psql_history"],
+    }
+}
+
+#[test]
+fn a_certificate_directory_below_a_read_only_mount_could_not_be_mounted() {
+    let plain = container!("plain");
+    let mount = |writable: bool| json!({ "Type": "bind", "Source": "/srv/postgresql", "Destination": "/var/lib/postgresql", "RW": writable });
+    for (writable, refused) in [(true, false), (false, true)] {
+        let mut mounts = plain.raw()["Mounts"].clone();
+        mounts.as_array_mut().unwrap().push(mount(writable));
+        let inspect = edited(&plain, "/Mounts", mounts);
+        let by = "a read-only mount at /var/lib/postgresql".to_owned();
+        let expected = [Refusal::TargetTaken { target: TARGET.to_owned(), by }];
+        assert_eq!(refusals(subject(&inspect)), if refused { &expected[..] } else { &[] });
     }
 }
 
@@ -67,6 +82,7 @@ fn word(refusal: &Refusal) -> &'static str {
         Refusal::BorrowsFrom { .. } => "borrows-from",
         Refusal::Dependents { .. } => "dependents",
         Refusal::TargetTaken { .. } => "target-taken",
+        Refusal::SourceMoved { .. } => "source-moved",
         Refusal::NoNetwork => "no-network",
         Refusal::Rootless => "rootless",
         Refusal::Command { .. } => "command",
@@ -91,6 +107,7 @@ fn each_refusal_says_what_was_found_and_what_to_do() {
     let swarm = edited(&plain, "/Config/Labels", json!({ "com.docker.swarm.task.id": "x" }));
     let changed = changes(include_str!("../../../tests/data/changes-plain.json"));
     let names = ["app", "worker"].map(str::to_owned);
+    let moved = container!("certificates-taken").mounts();
     let mut seen: BTreeSet<_> = [word(&Refusal::Command { why: String::new() })].into();
     for (subject, said) in [
         (subject(&container!("removed-at-its-end")), &["it was started with --rm"][..]),
@@ -116,6 +133,10 @@ fn each_refusal_says_what_was_found_and_what_to_do() {
         ),
         (subject(&container!("no-network")), &["it has no network"]),
         (Subject { rootless: true, ..subject(&plain) }, &["rootless Docker"]),
+        (
+            Subject { moved: &moved, ..subject(&plain) },
+            &["/srv/example/conf on this host is gone", "put it back"],
+        ),
     ] {
         let found = refusals(subject);
         let text = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -124,7 +145,7 @@ fn each_refusal_says_what_was_found_and_what_to_do() {
         }
         seen.extend(found.iter().map(word));
     }
-    assert_eq!(seen.len(), 11, "{seen:?}");
+    assert_eq!(seen.len(), 12, "{seen:?}");
 }
 
 #[test]

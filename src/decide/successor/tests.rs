@@ -32,16 +32,18 @@ fn image() -> Image {
     Image::new(&serde_json::from_str(include_str!("../../../tests/data/image-postgres.json")).unwrap())
 }
 
-fn flags() -> Vec<String> {
-    ["-c", "ssl=on"].map(str::to_owned).to_vec()
+/// The command with flags behind it.
+fn wired(old: &Inspect) -> Vec<String> {
+    old.command().into_iter().chain(["-c", "ssl=on"].map(str::to_owned)).collect()
 }
 
-fn wiring(flags: &[String]) -> Wiring<'_> {
-    Wiring { source: Path::new("/state/db"), target: "/certs", flags, mount: true, selinux: false }
+fn wiring(command: &[String]) -> Wiring<'_> {
+    let source = Path::new("/state/db");
+    Wiring { source, target: "/certs", command, healthcheck: None, mount: true, selinux: false }
 }
 
 fn asked_of(old: &Inspect, dialect: Dialect) -> Successor {
-    successor(old, &image(), &wiring(&flags()), "0123", dialect)
+    successor(old, &image(), &wiring(&wired(old)), "0123", dialect)
 }
 
 /// An engine that makes exactly what it is asked for, under another id.
@@ -94,7 +96,7 @@ fn flags_come_last_and_reach_the_process() {
     assert_eq!(successor.expected["Args"], json!(["-c", "shared_buffers=32MB", "-c", "ssl=on"]));
     // The directory alone is missing.
     let old = inspect(PLAIN);
-    let successor = super::successor(&old, &image(), &wiring(&[]), "0123", OLD);
+    let successor = super::successor(&old, &image(), &wiring(&old.command()), "0123", OLD);
     assert_eq!(successor.body["Cmd"], json!(["postgres"]));
     assert_eq!(successor.expected["Args"], old.raw()["Args"]);
     // An entrypoint and no command: the first flag follows the entrypoint.
@@ -172,8 +174,8 @@ fn an_entry_for_a_volume_without_a_name_keeps_its_options() {
 fn the_certificate_directory_is_mounted_for_reading_only() {
     let old = inspect(PLAIN);
     let mount = |selinux, mount| {
-        let flags = flags();
-        let wiring = Wiring { mount, selinux, ..wiring(&flags) };
+        let command = wired(&old);
+        let wiring = Wiring { mount, selinux, ..wiring(&command) };
         super::successor(&old, &image(), &wiring, "0123", OLD)
     };
     assert_eq!(binds(&mount(false, true))[1..], ["/state/db:/certs:ro"]);
@@ -181,6 +183,19 @@ fn the_certificate_directory_is_mounted_for_reading_only() {
     assert_eq!(binds(&mount(false, false))[1..], [""; 0]);
     assert_eq!(mount(false, true).expected["Mounts"][1]["RW"], false);
     assert_eq!(mount(false, false).expected["Mounts"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_health_check_that_has_to_be_another_keeps_its_times() {
+    let old = inspect(EVERYTHING);
+    let (command, test) = (wired(&old), ["CMD", "redis-cli", "--tls", "ping"].map(str::to_owned));
+    let wiring = Wiring { healthcheck: Some(&test), ..wiring(&command) };
+    let successor = super::successor(&old, &image(), &wiring, "0123", OLD);
+    let (before, after) = (&old.config()["Healthcheck"], &successor.body["Healthcheck"]);
+    assert_eq!(after["Test"], json!(test));
+    assert_eq!((&after["Interval"], &after["Retries"]), (&before["Interval"], &before["Retries"]));
+    assert!(before["Interval"].is_number() && before["Test"] != after["Test"]);
+    assert_eq!(successor.expected["Config"]["Healthcheck"], *after);
 }
 
 #[test]
@@ -311,6 +326,12 @@ fn the_image_is_named_by_its_id_where_the_name_means_another_one() {
         assert_eq!(asked_of(&old, dialect).body["Image"], name);
         assert_eq!(asked_of(&old, dialect).expected["Config"]["Image"], name);
         assert_eq!(rebuilt(&old, &image(), "0123", dialect).body["Image"], name);
+        // What the config matches by is not lost, however often that happens.
+        let mut next = old.clone();
+        for _ in 0..2 {
+            next = Inspect::new(asked_of(&next, dialect).expected).unwrap();
+            assert_eq!(matching::image(&next), "dbssl-test/postgres:15");
+        }
         // In any case it must be the same image.
         assert_eq!(asked_of(&old, dialect).expected["Image"], old.image_id());
     }

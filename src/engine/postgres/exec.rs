@@ -9,13 +9,15 @@
 
 use super::{Postgres, configuration_directory, last, settings_in};
 use crate::{
-    engine::{Env, ExecScript, Spec},
+    engine::{
+        Env, Spec,
+        script::{ExecOutput, ExecScript, SAID_LIMIT, ScriptError, script, succeeded},
+    },
     model::Owner,
 };
 
 /// The largest `pg_hba.conf` that is read; a file of a thousand lines has a twentieth of that.
 pub const HBA_LIMIT: usize = 1 << 20;
-const SAID_LIMIT: usize = 64 << 10;
 
 const READ_HBA: &str = include_str!("read_hba.sh");
 const WRITE_HBA: &str = include_str!("write_hba.sh");
@@ -41,55 +43,6 @@ pub enum HbaSource {
     Command,
     Configuration,
     Default,
-}
-
-/// What a script printed, and the exit code of its shell.
-#[derive(Clone, Copy, Debug)]
-pub struct ExecOutput<'a> {
-    pub exit_code: i64,
-    pub stdout: &'a [u8],
-    pub stderr: &'a [u8],
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ScriptError {
-    /// The script says what is in the way: nothing was changed.
-    #[error("{refusal}: {said}")]
-    Refused { refusal: Refusal, said: String },
-    #[error("the script ended with exit code {exit_code}: {said}")]
-    Failed { exit_code: i64, said: String },
-    #[error("the script's answer is garbled: {0}")]
-    Garbled(&'static str),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    NoShell,
-    HbaMissing,
-    HbaUnreadable,
-    HbaTooLarge,
-    /// Somebody else has written to it since it was read: read it again.
-    HbaChanged,
-    HbaNotReplaceable,
-    HbaNotWritten,
-    ServerNotFound,
-    ServerNotSignalled,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::NoShell => "the container has no /bin/sh that can be run",
-            Self::HbaMissing => "pg_hba.conf was not found",
-            Self::HbaUnreadable => "pg_hba.conf cannot be read",
-            Self::HbaTooLarge => "pg_hba.conf is too large",
-            Self::HbaChanged => "pg_hba.conf was changed by somebody else in the meantime",
-            Self::HbaNotReplaceable => "pg_hba.conf cannot be replaced",
-            Self::HbaNotWritten => "pg_hba.conf could not be written",
-            Self::ServerNotFound => "the server's process was not found",
-            Self::ServerNotSignalled => "the server's process could not be signalled",
-        })
-    }
 }
 
 /// Reads the `pg_hba.conf` in force; [`parse_hba`] reads the answer.
@@ -155,61 +108,10 @@ pub fn parse_written(output: ExecOutput<'_>) -> Result<(), ScriptError> {
     if output.stdout == b"dbssl-hba written\n" { Ok(()) } else { Err(ScriptError::Garbled("not our line")) }
 }
 
-/// Makes the server read certificates, `pg_hba.conf` and settings again; [`parse_reloaded`] reads the answer. That
-/// the signal was sent proves nothing: broken files only show in the server's log, and in a probe.
+/// Makes the server read certificates, `pg_hba.conf` and settings again. That the signal was sent proves nothing: broken
+/// files only show in the server's log, and in a probe.
 pub fn reload(command: &[String], env: &Env) -> ExecScript {
     script(RELOAD, [Postgres.data_directory(command, env), "/proc".to_owned()], None, SAID_LIMIT)
-}
-
-/// The id, in the container, of the process that was signalled.
-pub fn parse_reloaded(output: ExecOutput<'_>) -> Result<u32, ScriptError> {
-    succeeded(output)?;
-    std::str::from_utf8(output.stdout)
-        .ok()
-        .and_then(|text| text.strip_prefix("dbssl-reload ")?.strip_suffix('\n')?.parse().ok())
-        .ok_or(ScriptError::Garbled("not our line"))
-}
-
-fn script<const N: usize>(
-    text: &str,
-    parameters: [String; N],
-    stdin: Option<Vec<u8>>,
-    output_limit: usize,
-) -> ExecScript {
-    let mut argv = ["/bin/sh", "-c", text, "dbssl"].map(str::to_owned).to_vec();
-    argv.extend(parameters);
-    ExecScript { argv, stdin, output_limit }
-}
-
-fn succeeded(output: ExecOutput<'_>) -> Result<(), ScriptError> {
-    let refusal = match output.exit_code {
-        0 => return Ok(()),
-        126 | 127 => Refusal::NoShell,
-        20 => Refusal::HbaMissing,
-        21..=23 => Refusal::HbaUnreadable,
-        24 => Refusal::HbaTooLarge,
-        31 => Refusal::HbaChanged,
-        30 | 32 | 34 | 36 => Refusal::HbaNotReplaceable,
-        33 | 35 | 39 => Refusal::HbaNotWritten,
-        40 => Refusal::ServerNotFound,
-        41 => Refusal::ServerNotSignalled,
-        exit_code => return Err(ScriptError::Failed { exit_code, said: said(output.stderr) }),
-    };
-    Err(ScriptError::Refused { refusal, said: said(output.stderr) })
-}
-
-/// One line that is safe to log.
-fn said(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&stderr[..stderr.len().min(2048)]);
-    let words: Vec<&str> = text.split(|letter: char| letter.is_whitespace() || letter.is_control()).collect();
-    words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .take(300)
-        .collect()
 }
 
 /// Checksum and size as POSIX' `cksum` prints them: the one checksum that every image has.

@@ -4,15 +4,6 @@
 conf_dir=$1 data_dir=$2 named=$3 conf=$4 user=$5 port=$6 limit=$7
 unset PGHOST PGHOSTADDR PGSERVICE PGSERVICEFILE PGDATABASE PGSSLMODE PGSSLNEGOTIATION PGREQUIREAUTH \
     PGTARGETSESSIONATTRS PGSYSCONFDIR CDPATH
-LC_ALL=C
-export LC_ALL
-
-fail() {
-    code=$1
-    shift
-    printf '%s\n' "$*" >&2
-    exit "$code"
-}
 
 # Line $1 of the running server's own notes.
 noted() {

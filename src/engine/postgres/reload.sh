@@ -1,8 +1,6 @@
 # Makes PostgreSQL read its configuration and certificates again, by SIGHUP from inside the container.
 # $1 data directory  $2 /proc
 proc=$2
-LC_ALL=C
-export LC_ALL
 
 is_server() {
     case $1 in '' | *[!0-9]*) return 1 ;; esac
@@ -37,4 +35,4 @@ kill -HUP "$pid" 2>/dev/null || {
     printf 'process %s cannot be signalled by uid %s\n' "$pid" "$(id -u)" >&2
     exit 41
 }
-printf 'dbssl-reload %s\n' "$pid"
+echo 'dbssl done'

@@ -2,16 +2,7 @@
 # $1 real path  $2 checksum and size, as cksum prints them, of what was read  $3 bytes on standard input
 # $4 their checksum and size
 path=$1 before=$2 size=$3 after=$4
-LC_ALL=C
-export LC_ALL
 umask 077
-
-fail() {
-    code=$1
-    shift
-    printf '%s\n' "$*" >&2
-    exit "$code"
-}
 
 unchanged() {
     [ -f "$path" ] && [ ! -L "$path" ] && [ "$(cksum <"$path")" = "$before" ]

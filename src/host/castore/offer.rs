@@ -9,8 +9,17 @@ use crate::{
     pki::{self, Ca, CaProblem, Certificate, ChainProblem, KeyType, LeafRequest},
 };
 
+/// What an upload, the key beside it and a signed CA are told by: changes if any byte of them does.
+pub(super) fn digest(roots: &Roots, upload: &[u8]) -> String {
+    let [key, signed] = [roots.custom_key(), roots.signed_ca()].map(|path| files::read(&path).ok().flatten());
+    let bytes = |found: &Option<files::Found>| {
+        found.as_ref().map_or(Vec::new(), |found| found.content.expose().to_vec())
+    };
+    pki::digest_hex(&[upload, &zeroize::Zeroizing::new(bytes(&key)), &bytes(&signed)])
+}
+
 /// The CA that a user offers: a certificate in `coolify-ca.crt` whose key is `coolify-ca.key`.
-pub(super) fn offered_ca(
+pub(super) fn with_key(
     roots: &Roots,
     bytes: &[u8],
     now: OffsetDateTime,
@@ -28,19 +37,32 @@ pub(super) fn offered_ca(
         Ok(Some(key)) => key.content,
         Err(why) => return refuse(format!("{why}: {}", why.source)),
     };
-    let line = match line_of(&certificates, &key, now) {
+    let line = match checked(&certificates, &key, now) {
         Ok(line) => line,
         Err(why) => return refuse(why),
     };
-    if let Err(why) = try_out(&line, now) {
-        return refuse(why);
-    }
     match files::tighten(&path, 0o600) {
         Ok(true) => notices.push(Notice::KeyTightened { path }),
         Ok(false) => {}
         Err(why) => return refuse(format!("{why}: {}", why.source)),
     }
     Some(line)
+}
+
+/// Whether these certificates and this key are a CA that can be taken over; else why not.
+pub(super) fn check(certificates: &[Certificate], key: &Secret, now: OffsetDateTime) -> Result<(), String> {
+    checked(certificates, key, now).map(|_| ())
+}
+
+/// The CA that this key belongs to, with all that stands above it, tried out.
+pub(super) fn checked(
+    certificates: &[Certificate],
+    key: &Secret,
+    now: OffsetDateTime,
+) -> Result<Line, String> {
+    let line = line_of(certificates, key, now)?;
+    try_out(&line, now)?;
+    Ok(line)
 }
 
 /// The certificate that the key belongs to, and those above it.
@@ -84,19 +106,25 @@ fn line_of(certificates: &[Certificate], key: &Secret, now: OffsetDateTime) -> R
 
 /// Issue one leaf as every container would get it, and check it as the strictest client would.
 fn try_out(line: &Line, now: OffsetDateTime) -> Result<(), String> {
-    let sans = Sans::from([San::Dns("localhost".to_owned())]);
+    let served = sample(&line.ca, now)?;
+    let root = line.certificates.last().cloned();
+    pki::check_chain(&served, root.as_slice(), &sample_names(), now)
+        .map_err(|why: ChainProblem| format!("clients would refuse a certificate under it: {why}"))
+}
+
+/// What a server would serve under this CA, leaf first.
+pub(super) fn sample(ca: &Ca, now: OffsetDateTime) -> Result<Vec<Certificate>, String> {
     let request = LeafRequest {
         common_name: "localhost",
-        sans: &sans,
+        sans: &sample_names(),
         key_type: KeyType::P256,
         lifetime: Duration::days(1),
     };
-    let leaf = line
-        .ca
-        .issue(&request, now)
-        .map_err(|why| format!("a certificate under it cannot be made: {why}"))?;
-    let served: Vec<Certificate> = std::iter::once(leaf.certificate).chain(leaf.chain).collect();
-    let root = line.certificates.last().cloned();
-    pki::check_chain(&served, root.as_slice(), &sans, now)
-        .map_err(|why: ChainProblem| format!("clients would refuse a certificate under it: {why}"))
+    let leaf =
+        ca.issue(&request, now).map_err(|why| format!("a certificate under it cannot be made: {why}"))?;
+    Ok(std::iter::once(leaf.certificate).chain(leaf.chain).collect())
+}
+
+pub(super) fn sample_names() -> Sans {
+    Sans::from([San::Dns("localhost".to_owned())])
 }

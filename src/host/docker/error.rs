@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
 
-use super::CALL;
+use super::connection::CALL;
 
 /// A call that Docker did not answer as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,11 @@ pub enum Failure {
 }
 
 impl DockerError {
+    /// It was answered as hoped, and a look shows that it is not so.
+    pub fn unproved(call: &'static str, object: &str, why: &str) -> Self {
+        garbled(call, object, why)
+    }
+
     pub fn status(&self) -> Option<u16> {
         match self.failure {
             Failure::Refused { status, .. } => Some(status),
@@ -56,22 +61,7 @@ pub(super) fn failed(call: &'static str, object: &str, error: BollardError) -> D
         }
         BollardError::RequestTimeoutError => Failure::Timeout(CALL),
         BollardError::JsonDataError { message, .. } => Failure::Garbled(message),
-        other => Failure::Unreachable(chain(&other)),
+        other => Failure::Unreachable(crate::shown::with_causes(&other)),
     };
     DockerError { call, object: object.to_owned(), failure }
-}
-
-/// An error and its sources in one line: bollard's own text often hides the reason in the source.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

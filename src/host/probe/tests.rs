@@ -1,6 +1,8 @@
 //! Against fake servers in this process: some behave, most do not. TLS is real, with certificates by the `openssl`
 //! program.
 
+mod hostile;
+
 use std::{net::Ipv4Addr, path::Path, process::Command, sync::OnceLock};
 
 use rustls::{ServerConfig, version};
@@ -61,7 +63,13 @@ async fn closed_port() -> SocketAddr {
 }
 
 fn target(address: SocketAddr, preamble: Preamble) -> Target {
-    Target { addresses: vec![address], preamble, name: Some(San::Dns("db".to_owned())) }
+    Target {
+        addresses: vec![address],
+        published: Vec::new(),
+        preamble,
+        name: Some(San::Dns("db".to_owned())),
+        identity: None,
+    }
 }
 
 const PG: Preamble = Preamble::PostgresSslRequest;
@@ -299,7 +307,7 @@ async fn a_chain_verifies_with_the_right_root_name_and_time_only() {
             Ok(address) => San::Ip(address),
             Err(_) => San::Dns(name.to_owned()),
         });
-        let target = Target { addresses: vec![server.address], preamble: PG, name };
+        let target = Target { name, ..target(server.address, PG) };
         let roots: Vec<_> = roots.iter().map(|root| (*root).clone()).collect();
         verifies(&target, &roots, now, PATIENCE).await
     };
@@ -481,20 +489,115 @@ async fn mysql_refuses_plaintext_or_does_not() {
 
 #[tokio::test]
 async fn the_others_speak_tls_at_once_and_refuse_plaintext_by_leaving() {
-    let server = server(|stream| async move {
-        let mut stream = acceptor(rustls::ALL_VERSIONS).accept(stream).await?;
-        while stream.read(&mut [0; 64]).await? > 0 {}
-        stream.shutdown().await
-    })
-    .await;
-    for preamble in [REDIS, MONGO] {
+    let mongo = [&60_u32.to_le_bytes()[..], &[0; 8], &2013_u32.to_le_bytes(), &[0; 44]].concat();
+    for (preamble, answer, is_ready) in [
+        (REDIS, b"+PONG\r\n".to_vec(), true),
+        (REDIS, b"-NOAUTH Authentication required.\r\n".to_vec(), true),
+        (REDIS, b"-LOADING Redis is loading the dataset in memory\r\n".to_vec(), false),
+        (MONGO, mongo, true),
+    ] {
+        let server = server(move |stream| {
+            let answer = answer.clone();
+            async move {
+                let mut stream = acceptor(rustls::ALL_VERSIONS).accept(stream).await?;
+                let _ = stream.read(&mut [0; 64]).await?;
+                stream.write_all(&answer).await?;
+                while stream.read(&mut [0; 64]).await? > 0 {}
+                stream.shutdown().await
+            }
+        })
+        .await;
         let target = target(server.address, preamble);
         let seen = handshake(&target, PATIENCE).await;
-        assert_eq!(seen, Served::Tls { chain: certificates().chain(), ready: true });
+        assert_eq!(seen, Served::Tls { chain: certificates().chain(), ready: is_ready });
         assert_eq!(plaintext(&target, PATIENCE).await, Plain::Refused);
     }
+    // As one does that wants a certificate of its clients.
+    let strict = server(|stream| async move {
+        let stream = acceptor(rustls::ALL_VERSIONS).accept(stream).await?;
+        drop(stream);
+        Ok(())
+    })
+    .await;
+    let seen = handshake(&target(strict.address, REDIS), PATIENCE).await;
+    assert!(matches!(&seen, Served::Failed(why) if why.contains("a certificate of its clients")), "{seen:?}");
     let closed = closed_port().await;
     assert_eq!(plaintext(&target(closed, REDIS), PATIENCE).await, Plain::Refused);
+}
+
+/// A server that demands a client's certificate turns away whoever has none, in whichever version and however late.
+#[tokio::test]
+async fn whoever_has_a_certificate_gets_in_where_one_is_demanded() {
+    use crate::{model::KeyType, pki};
+
+    let ca = || pki::Ca::generate("h", KeyType::P256, time::Duration::days(30), now()).unwrap();
+    let identity = |ca: &pki::Ca| {
+        let request = pki::ClientRequest {
+            user: "probe",
+            organization: None,
+            key_type: KeyType::P256,
+            lifetime: time::Duration::days(1),
+        };
+        // rustls' server looks at the clock.
+        let leaf = ca.issue_client(&request, crate::host::clock::now()).unwrap();
+        Identity::new([leaf.certificate.der()], &leaf.key).unwrap()
+    };
+    let (ours, other) = (ca(), ca());
+    let (right, strange) = (identity(&ours), identity(&other));
+    assert_eq!(format!("{right:?}"), "Identity");
+    for versions in [&[&version::TLS12], &[&version::TLS13]] {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(ours.certificate().der().to_vec())).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                .build()
+                .unwrap();
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(certificates().chain(), certificates().key.clone_key())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let server = server(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                // Whoever is turned away here is no trouble of the server's.
+                let Ok(mut stream) = acceptor.accept(stream).await else { return Ok(()) };
+                let _ = stream.read(&mut [0; 64]).await?;
+                stream.write_all(b"+PONG\r\n").await?;
+                while stream.read(&mut [0; 64]).await? > 0 {}
+                stream.shutdown().await
+            }
+        })
+        .await;
+        let target = |identity: Option<&Identity>| Target {
+            identity: identity.cloned(),
+            ..target(server.address, REDIS)
+        };
+        for (identity, plain) in
+            [(None, Plain::Refused), (Some(&strange), Plain::Refused), (Some(&right), Plain::Accepted)]
+        {
+            let target = target(identity);
+            assert_eq!(admits(&target, PATIENCE).await, plain, "{versions:?}");
+            let seen = handshake(&target, PATIENCE).await;
+            let is_served = matches!(seen, Served::Tls { ready: true, .. });
+            assert_eq!(is_served, plain == Plain::Accepted, "{versions:?}: {seen:?}");
+        }
+    }
+}
+
+/// Docker's proxy takes in whoever comes to a published port, and hangs up when nothing listens behind it.
+#[tokio::test]
+async fn a_published_address_says_nothing_where_nothing_listens_on_the_own_one() {
+    let proxy = server(|stream| async move {
+        drop(stream);
+        Ok(())
+    })
+    .await;
+    let behind = Target { published: vec![proxy.address], ..target(closed_port().await, MONGO) };
+    let seen = handshake(&behind, PATIENCE).await;
+    assert!(matches!(&seen, Served::Unreachable(why) if why.contains("refused")), "{seen:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! What the probing client believes about certificates.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -14,12 +18,19 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 
+use super::{Identity, Unproved};
+use crate::model::San;
+
 /// Takes any certificate whose key the server has.
-pub(super) fn anything(provider: &Arc<CryptoProvider>) -> Result<ClientConfig, Error> {
+pub(super) fn anything(
+    provider: &Arc<CryptoProvider>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(Anything(Arc::clone(provider)));
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = Identity::or_none(identity, builder);
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -38,21 +49,54 @@ pub(super) fn strict(
     roots: &[CertificateDer<'_>],
     now: OffsetDateTime,
     checks_name: bool,
+    identity: Option<&Identity>,
 ) -> Result<ClientConfig, Unusable> {
+    let verifier = Arc::new(trusting(provider, roots, checks_name)?);
+    let clock = Arc::new(At(unix(now)));
+    let builder = ClientConfig::builder_with_details(Arc::clone(provider), clock)
+        .with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = Identity::or_none(identity, builder);
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// Whether a client that trusts just these roots accepts the chain, leaf first, for that name, or for whatever name; else
+/// what it says.
+pub fn accepts(
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    name: Option<&San>,
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    let Some((leaf, above)) = chain.split_first() else { return Err("there is no certificate".to_owned()) };
+    let verifier = trusting(&super::provider(), roots, name.is_some()).map_err(|why| why.to_string())?;
+    let name = match name {
+        Some(name) => {
+            super::server_name(name).ok_or_else(|| Unproved::BadName(name.to_string()).to_string())?
+        }
+        None => ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+    };
+    let verdict = verifier.verify_server_cert(leaf, above, &name, &[], unix(now));
+    verdict.map(|_| ()).map_err(|why| why.to_string())
+}
+
+fn trusting(
+    provider: &Arc<CryptoProvider>,
+    roots: &[CertificateDer<'_>],
+    checks_name: bool,
+) -> Result<Strict, Unusable> {
     let mut store = RootCertStore::empty();
     for root in roots {
         store.add(root.clone().into_owned())?;
     }
     let verifier =
         WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider)).build()?;
-    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-    let clock = Arc::new(At(UnixTime::since_unix_epoch(Duration::from_secs(seconds))));
-    let builder = ClientConfig::builder_with_details(Arc::clone(provider), clock)
-        .with_safe_default_protocol_versions()?;
-    let verifier = Arc::new(Strict { verifier, checks_name });
-    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(config)
+    Ok(Strict { verifier, checks_name })
+}
+
+fn unix(now: OffsetDateTime) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_timestamp()).unwrap_or(0)))
 }
 
 #[derive(Debug)]

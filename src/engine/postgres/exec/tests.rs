@@ -9,58 +9,10 @@ use std::{
 };
 
 use super::*;
-
-/// The shells of Debian's images and of Alpine's. With busybox its own tools are used too, not the machine's.
-const SHELLS: [&[&str]; 2] = [&["dash"], &["busybox", "sh"]];
-
-struct Output {
-    exit_code: i64,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-impl Output {
-    fn borrow(&self) -> ExecOutput<'_> {
-        ExecOutput { exit_code: self.exit_code, stdout: &self.stdout, stderr: &self.stderr }
-    }
-}
-
-/// Folders of programs, the first one shadowing the second.
-fn tools(shell: &[&str], folder: &Path) -> String {
-    let tools = folder.join("tools");
-    fs::create_dir_all(&tools).unwrap();
-    if shell[0] == "busybox" {
-        let installed = Command::new("busybox").args(["--install", "-s"]).arg(&tools).status();
-        assert!(installed.expect("busybox is needed for this test").success());
-    }
-    format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display())
-}
-
-fn run(shell: &[&str], tools: &str, script: &ExecScript) -> Output {
-    assert_eq!(script.argv[..2], ["/bin/sh", "-c"]);
-    let mut child = Command::new(shell[0])
-        .args(&shell[1..])
-        .args(&script.argv[1..])
-        .env_clear()
-        .env("PATH", tools)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("dash and busybox are needed for this test");
-    // The stream stays open for as long as the script runs: it must not wait for its end.
-    let mut stdin = child.stdin.take();
-    if let (Some(stdin), Some(bytes)) = (&mut stdin, &script.stdin) {
-        let _ = stdin.write_all(bytes);
-    }
-    let output = child.wait_with_output().unwrap();
-    drop(stdin);
-    Output {
-        exit_code: output.status.code().unwrap_or(-1).into(),
-        stdout: output.stdout,
-        stderr: output.stderr,
-    }
-}
+use crate::engine::{
+    script::{Refusal, parse_done},
+    shells::{Output, SHELLS, run, tools},
+};
 
 fn read_in(folder: &Path, more: &[&str]) -> ExecScript {
     let mut command = vec!["postgres".to_owned(), "-D".to_owned(), folder.display().to_string()];
@@ -74,7 +26,7 @@ fn in_each_shell(test: impl Fn(&dyn Fn(&ExecScript) -> Output, &Path, &Path)) {
         let data = folder.path().join("da ta'\"$(id)\\");
         fs::create_dir(&data).unwrap();
         let path = tools(shell, folder.path());
-        test(&|script| run(shell, &path, script), &data, &folder.path().join("tools"));
+        test(&|script| run(shell, &path, Path::new("."), script), &data, &folder.path().join("tools"));
     }
 }
 
@@ -260,7 +212,8 @@ fn bytes_that_were_lost_or_altered_on_the_way_are_not_written() {
         let path = tools(shell, folder.path());
         let file = folder.path().join("pg_hba.conf");
         fs::write(&file, CONTENT).unwrap();
-        let hba = parse_hba(run(shell, &path, &read_in(folder.path(), &[])).borrow()).unwrap();
+        let hba =
+            parse_hba(run(shell, &path, Path::new("."), &read_in(folder.path(), &[])).borrow()).unwrap();
         for arrives in [&b""[..], b"half", b"whole contenT"] {
             let mut script = write_hba(&hba, b"whole content");
             script.stdin = None;
@@ -307,7 +260,7 @@ fn a_reload_signals_only_a_process_that_is_the_server() {
         let mut script = reload(&command, &Env::new());
         assert_eq!(script.argv.pop().as_deref(), Some("/proc"));
         script.argv.push(proc.display().to_string());
-        let reload = || parse_reloaded(run(&script).borrow());
+        let reload = || parse_done(run(&script).borrow());
         assert_eq!(refusal(reload()), Refusal::ServerNotFound);
         for id in [format!("{}\n", other.id()), "-1\n".to_owned(), "x\n".to_owned(), String::new()] {
             fs::write(data.join("postmaster.pid"), id).unwrap();
@@ -316,10 +269,10 @@ fn a_reload_signals_only_a_process_that_is_the_server() {
         shown(server.id());
         // Without a note, as behind an init whose data directory is not where we think.
         let mut noted = sleep("postgres");
-        assert_eq!(reload(), Ok(server.id()));
+        assert_eq!(reload(), Ok(()));
         shown(noted.id());
         fs::write(data.join("postmaster.pid"), format!("{}\n/data\n", noted.id())).unwrap();
-        assert_eq!(reload(), Ok(noted.id()));
+        assert_eq!(reload(), Ok(()));
         noted.wait().unwrap();
         // SIGHUP, which ends a sleep.
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&server.wait().unwrap()), Some(1));
@@ -352,9 +305,8 @@ fn an_answer_that_does_not_add_up_is_no_answer() {
     ] {
         assert!(matches!(parse(answer), Err(ScriptError::Garbled(_))), "{}", answer.escape_ascii());
     }
-    for answer in [&b""[..], b"dbssl-reload \n", b"dbssl-reload 1", b"dbssl-reload 1\n2\n", b"\xff"] {
-        let output = ExecOutput { exit_code: 0, stdout: answer, stderr: b"" };
-        assert!(parse_reloaded(output).is_err() && parse_written(output).is_err());
+    for answer in [&b""[..], b"dbssl-hba written", b"dbssl done\n", b"\xff"] {
+        assert!(parse_written(ExecOutput { exit_code: 0, stdout: answer, stderr: b"" }).is_err());
     }
 }
 

@@ -1,0 +1,708 @@
+//! The host as the agent meets it: containers, volumes and networks as a Docker Engine has them, and whatever can befall
+//! them. What the engine does by itself (finishing a stop, restarting what ended) goes on whoever dies.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use dbssl::{
+    host::docker::{DockerError, Event, EventKind, Failure},
+    model::{ContainerId, Roots},
+};
+use futures_util::future::pending;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    sync::{Notify, futures::Notified, mpsc},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    promises,
+    server::{Quirk, Server},
+};
+
+/// One of the agent's lives; what an earlier one still wanted to do never happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Created,
+    Running,
+    Restarting,
+    Exited,
+}
+
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    pub config: Value,
+    pub host_config: Value,
+    pub networks: BTreeMap<String, Value>,
+    pub mounts: Vec<Value>,
+    pub status: Status,
+    pub code: i64,
+    pub started: Option<OffsetDateTime>,
+    /// How often it was started: what was meant for an earlier process does not meet a later one.
+    pub starts: u64,
+    pub stopped_by_hand: bool,
+    pub server: Option<Server>,
+    address: Ipv4Addr,
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// Of a thousand calls, so many fail before they did anything, …
+    pub fails: u16,
+    /// … did it and their answer is lost, …
+    pub lost: u16,
+    /// … are the last of the agent that made them, …
+    pub deadly: u16,
+    /// … take seconds.
+    pub slow: u16,
+    /// Of a thousand events, so many get lost, or come twice.
+    pub events: u16,
+    /// Of a thousand changes of a file, so many are refused.
+    pub disk: u16,
+}
+
+pub struct Machine {
+    pub rng: fastrand::Rng,
+    pub roots: Roots,
+    pub containers: BTreeMap<String, Container>,
+    pub volumes: BTreeSet<String>,
+    pub networks: BTreeSet<String>,
+    pub weather: Weather,
+    pub life: Life,
+    /// Between one of the agent's lives and the next.
+    pub dead: bool,
+    pub daemon: bool,
+    pub began: Instant,
+    pub epoch: OffsetDateTime,
+    /// What somebody added to the clock.
+    pub skew: time::Duration,
+    /// What the agent asked for that changes something outside its folders.
+    pub effects: Vec<String>,
+    pub broken: Vec<String>,
+    pub steps: Option<Vec<String>>,
+    pub truth: promises::Truth,
+    made: u64,
+    subscribers: Vec<mpsc::UnboundedSender<Result<Event, DockerError>>>,
+    /// Since the daemon started.
+    log: Vec<(OffsetDateTime, String, &'static str)>,
+}
+
+#[derive(Clone)]
+pub struct Shared(Arc<Inner>);
+
+struct Inner {
+    machine: Mutex<Machine>,
+    /// Something has changed.
+    turned: Notify,
+    /// The agent has died.
+    died: Notify,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+pub fn refused(call: &'static str, object: &str, status: u16, message: &str) -> DockerError {
+    let failure = Failure::Refused { status, message: message.to_owned() };
+    DockerError { call, object: object.to_owned(), failure }
+}
+
+pub fn gone(call: &'static str) -> DockerError {
+    let failure = Failure::Unreachable("connection reset".to_owned());
+    DockerError { call, object: "engine".to_owned(), failure }
+}
+
+impl Machine {
+    pub fn new(seed: u64, roots: Roots, telling: bool) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            roots,
+            containers: BTreeMap::new(),
+            volumes: BTreeSet::new(),
+            networks: ["bridge", "app"].map(str::to_owned).into(),
+            weather: Weather::default(),
+            life: Life(0),
+            dead: true,
+            daemon: true,
+            began: Instant::now(),
+            epoch: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
+            skew: time::Duration::ZERO,
+            effects: Vec::new(),
+            broken: Vec::new(),
+            steps: telling.then(Vec::new),
+            truth: promises::Truth::default(),
+            made: 0,
+            subscribers: Vec::new(),
+            log: Vec::new(),
+        }
+    }
+
+    pub fn now(&self) -> OffsetDateTime {
+        self.epoch + self.skew + self.began.elapsed()
+    }
+
+    /// One of `of` times.
+    pub fn chance(&mut self, of: u16, all: u16) -> bool {
+        of > 0 && self.rng.u16(0..all) < of
+    }
+
+    pub fn packet_lost(&mut self) -> bool {
+        self.chance(self.weather.fails, 1000)
+    }
+
+    pub fn tell(&mut self, step: impl FnOnce() -> String) {
+        let at = self.began.elapsed();
+        if let Some(steps) = &mut self.steps {
+            steps.push(format!("{:>12.3} {}", at.as_secs_f64(), step()));
+        }
+    }
+
+    pub fn breaks(&mut self, promise: impl FnOnce() -> String) {
+        if self.broken.len() < 5 {
+            let broken = promise();
+            self.tell(|| format!("BROKEN: {broken}"));
+            self.broken.push(broken);
+        }
+    }
+
+    /// How many operations the agent has in its journal.
+    pub fn under_way(&self) -> usize {
+        std::fs::read_dir(self.roots.journal()).into_iter().flatten().count()
+    }
+
+    pub fn find(&self, id_or_name: &str) -> Option<&Container> {
+        self.containers
+            .get(id_or_name)
+            .or_else(|| self.containers.values().find(|container| container.name == id_or_name))
+    }
+
+    fn get(&mut self, call: &'static str, id: &str) -> Result<&mut Container, DockerError> {
+        self.containers.get_mut(id).ok_or_else(|| refused(call, id, 404, "No such container"))
+    }
+
+    pub fn server_at(&self, address: IpAddr) -> Option<&Server> {
+        let mut running = self.containers.values().filter(|container| container.is_running());
+        running.find(|container| IpAddr::V4(container.address) == address)?.server.as_ref()
+    }
+
+    pub fn event(&mut self, id: &str, action: &'static str) {
+        let now = self.now();
+        self.tell(|| format!("  event {action} {}", &id[..8]));
+        self.log.push((now, id.to_owned(), action));
+        let kind = match action {
+            "destroy" => EventKind::Destroyed,
+            "rename" => EventKind::Renamed,
+            "kill" | "stop" => return,
+            _ => EventKind::Other,
+        };
+        let event = Event { id: id.parse().unwrap(), kind };
+        let times = if self.chance(self.weather.events, 1000) { self.rng.usize(0..3) } else { 1 };
+        for _ in 0..times {
+            self.subscribers.retain(|subscriber| subscriber.send(Ok(event.clone())).is_ok());
+        }
+    }
+
+    pub fn subscribe(&mut self) -> mpsc::UnboundedReceiver<Result<Event, DockerError>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if self.daemon {
+            self.subscribers.push(sender);
+        } else {
+            let _ = sender.send(Err(gone("events")));
+        }
+        receiver
+    }
+
+    /// As the real one answers it: what happened before the daemon started is not known.
+    pub fn was_stopped(&self, id: &str, since: OffsetDateTime) -> bool {
+        let mut start_seen = false;
+        self.log.iter().filter(|(_, container, _)| container == id).any(|(at, _, action)| match *action {
+            "start" => {
+                start_seen = true;
+                false
+            }
+            "kill" | "stop" => start_seen && *at >= since,
+            _ => false,
+        })
+    }
+
+    /// `POST /containers/create`. The image has a volume at `/data`.
+    pub fn create(&mut self, name: &str, body: &Value) -> Result<String, DockerError> {
+        if self.find(name).is_some() {
+            return Err(refused("create", name, 409, "the name is in use"));
+        }
+        self.made += 1;
+        let id = format!("{:08x}{:056x}", self.made, self.rng.u64(..));
+        let mut config = body.clone();
+        let mut host_config = config["HostConfig"].take();
+        let networking = config["NetworkingConfig"].take();
+        let fields = config.as_object_mut().unwrap();
+        fields.remove("HostConfig");
+        fields.remove("NetworkingConfig");
+        if config["Hostname"].as_str().is_none_or(str::is_empty) {
+            config["Hostname"] = json!(id[..12]);
+        }
+        host_config["ContainerIDFile"] = json!("");
+        let mut mounts = Vec::new();
+        for bind in host_config["Binds"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            mounts.push(self.mount(bind));
+        }
+        if !mounts.iter().any(|mount| mount["Destination"] == "/data") {
+            let name = format!("{:064x}", self.rng.u128(..));
+            mounts.push(self.mount(&format!("{name}:/data")));
+        }
+        let mode = host_config["NetworkMode"].as_str().unwrap_or("default").to_owned();
+        let primary = if mode == "default" { "bridge".to_owned() } else { mode };
+        let mut networks = BTreeMap::from([(primary, json!({}))]);
+        for (network, endpoint) in networking["EndpointsConfig"].as_object().into_iter().flatten() {
+            networks.insert(network.clone(), endpoint.clone());
+        }
+        let container = Container {
+            id: id.clone(),
+            name: name.to_owned(),
+            config,
+            host_config,
+            networks,
+            mounts,
+            status: Status::Created,
+            code: 0,
+            started: None,
+            starts: 0,
+            stopped_by_hand: false,
+            server: None,
+            address: Ipv4Addr::UNSPECIFIED,
+        };
+        self.containers.insert(id.clone(), container);
+        self.event(&id, "create");
+        Ok(id)
+    }
+
+    fn mount(&mut self, bind: &str) -> Value {
+        let parts: Vec<_> = bind.split(':').collect();
+        let (source, destination) = (parts[0], parts[1]);
+        let options = parts.get(2).copied().unwrap_or_default();
+        let writable = !options.split(',').any(|option| option == "ro");
+        if source.starts_with('/') {
+            // As Docker does if it is not there.
+            std::fs::create_dir_all(source).unwrap();
+            return json!({
+                "Type": "bind", "Source": source, "Destination": destination, "Mode": options, "RW": writable,
+                "Propagation": "rprivate",
+            });
+        }
+        self.volumes.insert(source.to_owned());
+        json!({
+            "Type": "volume", "Name": source, "Source": format!("/volumes/{source}/_data"),
+            "Destination": destination, "Driver": "local", "Mode": options, "RW": writable, "Propagation": "",
+        })
+    }
+
+    pub fn rename(&mut self, id: &str, name: &str) -> Result<(), DockerError> {
+        if let Some(other) = self.find(name) {
+            let own = other.id == id;
+            return if own { Ok(()) } else { Err(refused("rename", name, 409, "the name is in use")) };
+        }
+        name.clone_into(&mut self.get("rename", id)?.name);
+        self.event(id, "rename");
+        Ok(())
+    }
+
+    pub fn remove(&mut self, id: &str) -> Result<(), DockerError> {
+        if self.get("remove", id)?.is_running() {
+            return Err(refused("remove", id, 409, "it is running"));
+        }
+        self.containers.remove(id);
+        self.event(id, "destroy");
+        Ok(())
+    }
+
+    pub fn set_policy(&mut self, id: &str, policy: &Value) -> Result<(), DockerError> {
+        self.get("update", id)?.host_config["RestartPolicy"] = policy.clone();
+        self.tell(|| format!("  policy of {}: {policy}", &id[..8]));
+        self.event(id, "update");
+        Ok(())
+    }
+
+    /// One that is stopped may be attached to a network that does not exist.
+    pub fn connect(&mut self, id: &str, network: &str, endpoint: &Value) -> Result<(), DockerError> {
+        let exists = self.networks.contains(network);
+        let container = self.get("connect network", id)?;
+        if !exists && container.is_running() {
+            return Err(refused("connect network", network, 404, "network not found"));
+        }
+        container.networks.insert(network.to_owned(), endpoint.clone());
+        Ok(())
+    }
+
+    pub fn disconnect(&mut self, id: &str, network: &str) -> Result<(), DockerError> {
+        match self.get("disconnect network", id)?.networks.remove(network) {
+            Some(_) => Ok(()),
+            None => Err(refused("disconnect network", network, 404, "not connected")),
+        }
+    }
+
+    /// The process begins; `false`: it runs already.
+    fn launch(&mut self, id: &str) -> Result<bool, DockerError> {
+        let takes = Duration::from_millis(self.rng.u64(20..400));
+        let now = self.now();
+        let networks = self.networks.clone();
+        self.made += 1;
+        let made = u32::try_from(self.made).unwrap();
+        let container = self.get("start", id)?;
+        if container.is_running() {
+            return Ok(false);
+        }
+        if let Some(network) = container.networks.keys().find(|network| !networks.contains(*network)) {
+            return Err(refused("start", id, 404, &format!("network {network} not found")));
+        }
+        container.address = Ipv4Addr::from_bits(u32::from_be_bytes([172, 18, 0, 0]) + made);
+        container.status = Status::Running;
+        container.started = Some(now);
+        container.starts += 1;
+        container.stopped_by_hand = false;
+        match Server::start(&container.words(), container.certificates().as_deref(), container.quirk(), takes)
+        {
+            Ok(server) => container.server = Some(server),
+            Err(code) => (container.server, container.code) = (None, code),
+        }
+        let (name, volume) = (container.name.clone(), container.data());
+        let shares = |other: &&Container| other.id != id && other.is_running() && other.data() == volume;
+        if let Some(other) = self.containers.values().find(shares).map(|other| other.name.clone()) {
+            self.breaks(|| format!("{name} and {other} run on one volume"));
+        }
+        self.event(id, "start");
+        Ok(true)
+    }
+
+    fn end(&mut self, id: &str, code: i64) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        (container.status, container.code, container.server) = (Status::Exited, code, None);
+        self.event(id, "die");
+    }
+}
+
+impl Container {
+    pub fn is_running(&self) -> bool {
+        self.status == Status::Running
+    }
+
+    pub fn words(&self) -> Vec<String> {
+        let of = |field: &str| self.config[field].as_array().cloned().unwrap_or_default();
+        let words = [of("Entrypoint"), of("Cmd")].concat();
+        words.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// The volume that holds its data.
+    pub fn data(&self) -> String {
+        let data = self.mounts.iter().find(|mount| mount["Destination"] == "/data").unwrap();
+        data["Name"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn certificates(&self) -> Option<PathBuf> {
+        let mount = self.mounts.iter().find(|mount| mount["Destination"] == "/etc/redis/certs")?;
+        Some(PathBuf::from(mount["Source"].as_str()?))
+    }
+
+    fn quirk(&self) -> Quirk {
+        let image = self.config["Image"].as_str().unwrap_or_default();
+        Quirk::ALL.into_iter().find(|quirk| image_names(*quirk).iter().any(|name| name == image)).unwrap()
+    }
+
+    pub fn policy(&self) -> &str {
+        self.host_config["RestartPolicy"]["Name"].as_str().unwrap_or_default()
+    }
+
+    pub fn inspect(&self) -> Value {
+        let words = self.words();
+        let status = match self.status {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Restarting => "restarting",
+            Status::Exited => "exited",
+        };
+        let started =
+            self.started.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |at| at.format(&Rfc3339).unwrap());
+        let networks: serde_json::Map<_, _> = self
+            .networks
+            .iter()
+            .map(|(network, endpoint)| {
+                let mut shown = endpoint.clone();
+                shown["NetworkID"] = json!(format!("{network:a<64}"));
+                let address = if self.is_running() { self.address.to_string() } else { String::new() };
+                shown["IPAddress"] = json!(address);
+                if network != "bridge" {
+                    let mut aliases = endpoint["Aliases"].as_array().cloned().unwrap_or_default();
+                    aliases.push(json!(self.id[..12]));
+                    shown["Aliases"] = json!(aliases);
+                }
+                (network.clone(), shown)
+            })
+            .collect();
+        json!({
+            "Id": self.id,
+            "Name": format!("/{}", self.name),
+            "Image": image_names(self.quirk())[1],
+            "Path": words.first(),
+            "Args": words.get(1..),
+            "State": {
+                "Status": status, "Running": matches!(self.status, Status::Running | Status::Restarting),
+                "Restarting": self.status == Status::Restarting, "Paused": false, "Pid": 0,
+                "ExitCode": self.code, "StartedAt": started,
+            },
+            "Config": self.config,
+            "HostConfig": self.host_config,
+            "Mounts": self.mounts,
+            "NetworkSettings": { "Networks": networks, "Ports": {} },
+            "ExecIDs": null,
+        })
+    }
+}
+
+/// By name, and by id.
+pub fn image_names(quirk: Quirk) -> [String; 2] {
+    let at = Quirk::ALL.iter().position(|other| *other == quirk).unwrap();
+    [format!("redis:7.{at}"), format!("sha256:{:064x}", at + 1)]
+}
+
+impl Shared {
+    pub fn new(machine: Machine) -> Self {
+        Self(Arc::new(Inner { machine: Mutex::new(machine), turned: Notify::new(), died: Notify::new() }))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.0.machine.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Hears of what happens from this call on.
+    pub fn turned(&self) -> Notified<'_> {
+        self.0.turned.notified()
+    }
+
+    pub async fn died(&self) {
+        self.0.died.notified().await;
+    }
+
+    fn turn(&self) {
+        self.0.turned.notify_waiters();
+    }
+
+    /// The agent of this life is dead from here on.
+    pub fn kill(&self) {
+        let mut machine = self.lock();
+        if machine.dead {
+            return;
+        }
+        machine.dead = true;
+        machine.life.0 += 1;
+        machine.tell(|| "the agent dies".to_owned());
+        self.0.died.notify_one();
+    }
+
+    /// Whoever is dead does not come back.
+    async fn alive(&self, life: Life) {
+        if self.lock().life != life {
+            pending::<()>().await;
+        }
+    }
+
+    /// Time goes by, in which everything else goes on; the agent may not live to see its end.
+    pub async fn yield_to_others(&self, life: Life, what: &str) {
+        self.alive(life).await;
+        let (takes, dies) = {
+            let mut machine = self.lock();
+            let weather = machine.weather;
+            let slow = machine.chance(weather.slow, 1000);
+            let takes = machine.rng.u64(if slow { 500..8000 } else { 0..6 });
+            let dies = machine.chance(weather.deadly, 1000);
+            (Duration::from_millis(takes), dies)
+        };
+        sleep(takes).await;
+        self.alive(life).await;
+        if dies {
+            self.lock().tell(|| format!("  at {what}"));
+            self.kill();
+            pending::<()>().await;
+        }
+        promises::hold(&mut self.lock());
+    }
+
+    pub fn start(&self, id: &str) -> Result<(), DockerError> {
+        let (launched, starts, failed) = {
+            let mut machine = self.lock();
+            let launched = machine.launch(id)?;
+            let container = &machine.containers[id];
+            (launched, container.starts, container.server.is_none())
+        };
+        self.turn();
+        if launched && failed {
+            let (shared, id) = (self.clone(), id.to_owned());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(30)).await;
+                shared.ended(&id, starts, 1);
+            });
+        }
+        Ok(())
+    }
+
+    /// Its process ends by itself.
+    pub fn ended(&self, id: &str, starts: u64, code: i64) {
+        let again = {
+            let mut machine = self.lock();
+            let runs = |container: &&mut Container| container.is_running() && container.starts == starts;
+            let Some(container) = machine.containers.get_mut(id).filter(runs) else { return };
+            let again = match container.policy() {
+                "always" | "unless-stopped" => true,
+                "on-failure" => code != 0,
+                _ => false,
+            };
+            machine.end(id, code);
+            if again && let Some(container) = machine.containers.get_mut(id) {
+                container.status = Status::Restarting;
+            }
+            again
+        };
+        self.turn();
+        if again {
+            let (shared, id) = (self.clone(), id.to_owned());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(100 << starts.min(9))).await;
+                let waits = |container: &Container| {
+                    container.status == Status::Restarting && container.starts == starts
+                };
+                let due = shared.lock().containers.get(&id).is_some_and(waits);
+                if due
+                    && shared.start(&id).is_err()
+                    && let Some(container) = shared.lock().containers.get_mut(&id)
+                {
+                    container.status = Status::Exited;
+                }
+            });
+        }
+    }
+
+    /// `docker stop`: done when Docker says so, and goes on without whoever asked for it.
+    pub async fn stop(&self, id: &str) -> Result<(), DockerError> {
+        let (starts, takes) = {
+            let mut machine = self.lock();
+            let takes = machine.rng.u64(10..300);
+            let container = machine.get("stop", id)?;
+            if !container.is_running() {
+                if container.status == Status::Restarting {
+                    (container.status, container.stopped_by_hand) = (Status::Exited, true);
+                }
+                return Ok(());
+            }
+            container.stopped_by_hand = true;
+            let starts = container.starts;
+            machine.event(id, "kill");
+            (starts, Duration::from_millis(takes))
+        };
+        let (shared, id) = (self.clone(), id.to_owned());
+        let stopping = tokio::spawn(async move {
+            sleep(takes).await;
+            {
+                let mut machine = shared.lock();
+                let runs = |container: &Container| container.is_running() && container.starts == starts;
+                if machine.containers.get(&id).is_some_and(runs) {
+                    machine.end(&id, 0);
+                }
+            }
+            shared.turn();
+            sleep(Duration::from_millis(100)).await;
+            if shared.lock().containers.contains_key(&id) {
+                shared.lock().event(&id, "stop");
+            }
+        });
+        let _ = stopping.await;
+        Ok(())
+    }
+
+    pub async fn restart(&self, id: &str) -> Result<(), DockerError> {
+        self.lock().get("restart", id)?;
+        let (shared, id) = (self.clone(), id.to_owned());
+        let restarting = tokio::spawn(async move {
+            shared.stop(&id).await?;
+            shared.start(&id)
+        });
+        restarting.await.unwrap()
+    }
+
+    pub fn reload(&self, id: &str) -> Result<bool, DockerError> {
+        let mut machine = self.lock();
+        let container = machine.get("exec", id)?;
+        let certificates = container.certificates();
+        match &mut container.server {
+            Some(server) if container.status == Status::Running => Ok(server.reload(certificates.as_deref())),
+            _ => Err(refused("exec", id, 409, "it is not running")),
+        }
+    }
+
+    /// The daemon is killed, and every container with it.
+    pub fn daemon_dies(&self) {
+        let mut machine = self.lock();
+        machine.tell(|| "the daemon dies".to_owned());
+        machine.daemon = false;
+        machine.log.clear();
+        for subscriber in std::mem::take(&mut machine.subscribers) {
+            let _ = subscriber.send(Err(gone("events")));
+        }
+        for container in machine.containers.values_mut() {
+            if matches!(container.status, Status::Running | Status::Restarting) {
+                // Remembered by what the daemon finds when it comes back.
+                (container.status, container.code, container.server) = (Status::Restarting, 137, None);
+                container.starts += 1;
+            }
+        }
+        drop(machine);
+        self.turn();
+    }
+
+    /// It comes back, and starts what its restart policies say.
+    pub fn daemon_starts(&self) {
+        let due: Vec<String> = {
+            let mut machine = self.lock();
+            machine.tell(|| "the daemon starts".to_owned());
+            machine.daemon = true;
+            let mut due = Vec::new();
+            for container in machine.containers.values_mut() {
+                let ran = container.status == Status::Restarting;
+                if ran {
+                    container.status = Status::Exited;
+                }
+                let starts = match container.policy() {
+                    "always" => container.status != Status::Created,
+                    "unless-stopped" => container.status != Status::Created && !container.stopped_by_hand,
+                    "on-failure" => ran && container.code != 0,
+                    _ => false,
+                };
+                if starts {
+                    due.push(container.id.clone());
+                }
+            }
+            due
+        };
+        for id in due {
+            if let Err(error) = self.start(&id) {
+                self.lock().tell(|| format!("  not started: {error}"));
+            }
+        }
+        self.turn();
+    }
+}
+
+pub fn id_of(id: &str) -> ContainerId {
+    id.parse().unwrap()
+}

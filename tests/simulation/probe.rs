@@ -1,0 +1,102 @@
+//! The databases as their clients meet them. What is served is verified for real, over no wire.
+
+use std::{net::SocketAddr, time::Duration};
+
+use async_trait::async_trait;
+use dbssl::{
+    host::probe::{Asks, Plain, Served, Target, Unproved, accepts},
+    model::San,
+};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use crate::{
+    machine::{Life, Machine, Shared},
+    server::Server,
+};
+
+#[derive(Clone, Debug)]
+pub struct FakeProbe {
+    pub machine: Shared,
+    pub life: Life,
+}
+
+/// Whoever listens on one of the target's addresses, if anybody does.
+fn listening<'a>(machine: &'a Machine, target: &Target) -> Option<(&'a Server, SocketAddr)> {
+    target.addresses.iter().find_map(|address| Some((machine.server_at(address.ip())?, *address)))
+}
+
+impl FakeProbe {
+    /// Some time goes by, and now and then there is no answer in time.
+    async fn lost(&self) -> bool {
+        self.machine.yield_to_others(self.life, "probe").await;
+        self.machine.lock().packet_lost()
+    }
+
+    fn served(&self, target: &Target) -> Result<Vec<CertificateDer<'static>>, String> {
+        let machine = self.machine.lock();
+        let (server, address) = listening(&machine, target).ok_or("no route to host")?;
+        if !server.is_ready() || server.tls_port != Some(address.port()) {
+            return Err("connection refused".to_owned());
+        }
+        Ok(server.served.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect())
+    }
+}
+
+#[async_trait]
+impl Asks for FakeProbe {
+    async fn handshake(&self, target: &Target, _: Duration) -> Served {
+        if self.lost().await {
+            return Served::NotReady("no answer in time".to_owned());
+        }
+        match self.served(target) {
+            Ok(chain) => Served::Tls { chain, ready: true },
+            Err(why) => Served::Unreachable(why),
+        }
+    }
+
+    async fn verifies(
+        &self,
+        target: &Target,
+        roots: &[CertificateDer<'_>],
+        now: OffsetDateTime,
+        _: Duration,
+    ) -> Result<Vec<CertificateDer<'static>>, Unproved> {
+        if self.lost().await {
+            return Err(Unproved::NotReady("no answer in time".to_owned()));
+        }
+        let chain = self.served(target).map_err(Unproved::Unreachable)?;
+        match verified(&chain, roots, target.name.as_ref(), now) {
+            Ok(()) => Ok(chain),
+            Err(why) => Err(Unproved::Rejected(why)),
+        }
+    }
+
+    async fn plaintext(&self, target: &Target, _: Duration) -> Plain {
+        if self.lost().await {
+            return Plain::NotReady("no answer in time".to_owned());
+        }
+        let machine = self.machine.lock();
+        match listening(&machine, target) {
+            None => Plain::Unreachable("no route to host".to_owned()),
+            Some((server, address)) if server.is_ready() && server.plaintext_port == address.port() => {
+                Plain::Accepted
+            }
+            Some(_) => Plain::Refused,
+        }
+    }
+
+    async fn admits(&self, _: &Target, _: Duration) -> Plain {
+        Plain::Accepted
+    }
+}
+
+/// As a client does it that trusts just these roots.
+pub fn verified(
+    chain: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    name: Option<&San>,
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    accepts(chain, roots, Some(name.ok_or("no name to verify")?), now)
+}
