@@ -14,8 +14,8 @@
 //!
 //! # Caveats
 //!
-//! Others write to this file too. Between reading and appending it can change; whoever calls
-//! [`TrustBundle::ensure`] has to call it again when the file changed.
+//! Others write to this file too. Between the last look at it and our write it can change, for some microseconds;
+//! whoever calls [`TrustBundle::ensure`] has to call it again when the file changed.
 
 mod rewrite;
 
@@ -52,6 +52,8 @@ pub enum BundleError {
     },
     #[error("create {}: it comes and goes", .0.display())]
     Unsteady(PathBuf),
+    #[error("change {}: somebody else wrote it meanwhile", .0.display())]
+    Overtaken(PathBuf),
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -117,14 +119,18 @@ impl TrustBundle {
         Ok(files::publish(&self.path, bytes, 0o644)?)
     }
 
-    /// Make the content, which is `from` now, `to`. Readers find whole blocks meanwhile, and the inode stays. Cut off
-    /// by a crash it leaves something else, which this can be told to take up again.
+    /// Make the content, which was `from` when it was read, `to`. Readers find whole blocks meanwhile, and the inode
+    /// stays. Cut off by a crash it leaves something else, which this can be told to take up again.
+    ///
+    /// # Errors
+    /// [`BundleError::Overtaken`] if somebody else wrote it since, or while it is being changed: that is left as it is.
     pub(crate) fn rewrite(&self, from: &[u8], to: &[u8]) -> Result<(), BundleError> {
-        match to.strip_prefix(from) {
-            Some(rest) => _ = self.append(rest)?,
+        let done = match to.strip_prefix(from) {
+            Some([]) => true,
+            Some(rest) => self.read()?.is_some_and(|now| now == from) && self.append(rest)?,
             None => rewrite::rewrite(&self.path, from, to, PAUSE)?,
-        }
-        Ok(())
+        };
+        if done { Ok(()) } else { Err(BundleError::Overtaken(self.path.clone())) }
     }
 
     /// Add bytes by one write; whether there were any.

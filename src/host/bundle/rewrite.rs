@@ -10,6 +10,8 @@
 //! 3. It is written over that text, hidden, and then shown: it is there twice.
 //! 4. The second one is hidden and cut off.
 //!
+//! Before each step the file has to be as the last one left it: who else writes to it has the last word.
+//!
 //! # Caveats
 //!
 //! Between the two bytes of a block a reader finds an end line without its begin line, which OpenSSL, GnuTLS, Go and
@@ -17,7 +19,7 @@
 //! for its length, meets one change at most, since there is a pause between them; but one whose buffer ends within a
 //! block (4096 bytes with OpenSSL) can meet a change there.
 
-use std::{path::Path, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use rustix::fs::OFlags;
 
@@ -30,35 +32,44 @@ use super::super::{
 const HIDDEN: u8 = b'#';
 const SHOWN: u8 = b'-';
 
-/// Make the content `to`; whatever it is now is in `from`. `to` ends with a line end. `pause`: longer than anybody needs
-/// to read the file.
-#[allow(clippy::disallowed_methods, reason = "nobody can say who reads: there is no condition to wait for")]
-pub(super) fn rewrite(path: &Path, from: &[u8], to: &[u8], pause: Duration) -> Result<(), FileError> {
-    let wait = || std::thread::sleep(pause);
-    let (target, tail) = if let Some(rest) = from.strip_prefix(to) {
-        (to.len(), rest)
+/// Make the content `to`, if it is `from` now. `to` ends with a line end. `pause`: longer than anybody needs to read the
+/// file. `false` if it is, or became meanwhile, something else: then somebody else has written it, and has the last word.
+pub(super) fn rewrite(path: &Path, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
+    let mut file = InPlace::open(path, from)?;
+    if !file.is_untouched()? {
+        return Ok(false);
+    }
+    let tail = if from.starts_with(to) {
+        to.len()..from.len()
     } else {
         // There has to be room for it in front of itself.
         let mut room = vec![b'\n'; to.len().saturating_sub(from.len())];
         if room.is_empty() && from.last() != Some(&b'\n') {
             room.push(b'\n');
         }
-        files::append(path, &[&room[..], to].concat())?;
-        wait();
-        let file = InPlace::open(path)?;
-        file.hide(from, 0)?;
-        wait();
-        file.write(&hidden(to), 0)?;
+        file.append(&[&room[..], to].concat())?;
+        if !file.rests(pause)? {
+            return Ok(false);
+        }
+        file.hide(0..from.len())?;
+        if !file.rests(pause)? {
+            return Ok(false);
+        }
         let behind = from.len() + room.len();
+        file.write(&hidden(to), 0)?;
         file.write(&vec![b'\n'; behind - to.len()], to.len())?;
-        file.show(to, 0)?;
-        wait();
-        (behind, to)
+        file.show(to)?;
+        if !file.rests(pause)? {
+            return Ok(false);
+        }
+        behind..behind + to.len()
     };
-    let file = InPlace::open(path)?;
-    file.hide(tail, target)?;
-    wait();
-    file.cut(to.len())
+    file.hide(tail)?;
+    if !file.rests(pause)? {
+        return Ok(false);
+    }
+    file.cut(to.len())?;
+    Ok(true)
 }
 
 /// Offsets of the first dashes of a block's marker lines, in the order in which they stand.
@@ -80,32 +91,57 @@ fn hidden(text: &[u8]) -> Vec<u8> {
 struct InPlace<'a> {
     path: &'a Path,
     file: rustix::fd::OwnedFd,
+    /// What it holds if nobody else writes to it.
+    content: Vec<u8>,
 }
 
 impl<'a> InPlace<'a> {
-    fn open(path: &'a Path) -> Result<Self, FileError> {
+    fn open(path: &'a Path, content: &[u8]) -> Result<Self, FileError> {
         let file = files::open_regular(path, OFlags::WRONLY)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, content: content.to_vec() })
     }
 
-    fn write(&self, bytes: &[u8], at: usize) -> Result<(), FileError> {
+    /// Whether what has that name is as it was left here.
+    fn is_untouched(&self) -> Result<bool, FileError> {
+        Ok(files::read(self.path)?.is_some_and(|found| found.content.expose() == self.content))
+    }
+
+    /// Lets readers finish; whether nobody wrote meanwhile.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "nobody can say who reads: there is no condition to wait for"
+    )]
+    fn rests(&self, pause: Duration) -> Result<bool, FileError> {
+        std::thread::sleep(pause);
+        self.is_untouched()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        files::append(self.path, bytes)?;
+        self.content.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], at: usize) -> Result<(), FileError> {
         crash::disk(self.path).map_err(|why| FileError::new("write into", self.path, why))?;
         let mut done = 0;
         while done < bytes.len() {
             done += rustix::io::pwrite(&self.file, &bytes[done..], (at + done) as u64)
                 .map_err(|why| FileError::new("write into", self.path, why))?;
         }
+        self.content[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
-    /// Hide the blocks of `text`, which stands at `offset`: each begin line before its end line.
-    fn hide(&self, text: &[u8], offset: usize) -> Result<(), FileError> {
-        markers(text).into_iter().try_for_each(|at| self.write(&[HIDDEN], offset + at))
+    /// Hide the blocks that stand there: each begin line before its end line.
+    fn hide(&mut self, range: Range<usize>) -> Result<(), FileError> {
+        let at = markers(&self.content[range.clone()]);
+        at.into_iter().try_for_each(|at| self.write(&[HIDDEN], range.start + at))
     }
 
-    /// Show them: each end line before its begin line.
-    fn show(&self, text: &[u8], offset: usize) -> Result<(), FileError> {
-        markers(text).into_iter().rev().try_for_each(|at| self.write(&[SHOWN], offset + at))
+    /// Show the blocks of `text`, which stands in front: each end line before its begin line.
+    fn show(&mut self, text: &[u8]) -> Result<(), FileError> {
+        markers(text).into_iter().rev().try_for_each(|at| self.write(&[SHOWN], at))
     }
 
     fn cut(&self, length: usize) -> Result<(), FileError> {
@@ -173,9 +209,47 @@ mod tests {
         ] {
             fs::write(&path, &from).unwrap();
             let inode = fs::metadata(&path).unwrap().ino();
-            rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap();
+            assert!(rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap());
             assert_eq!(fs::read_to_string(&path).unwrap(), to);
             assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        }
+    }
+
+    /// Whoever replaces the file at whichever step of a change has the last word.
+    #[test]
+    fn what_somebody_else_writes_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, beside) = (folder.path().join("file"), folder.path().join("new"));
+        let (from, to, theirs) = (block('A', 3) + &block('B', 5), block('C', 9), block('D', 4));
+        fs::write(&path, &theirs).unwrap();
+        assert!(!rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+        // The number of markers hidden, and whether there is more than in the end, tell the steps apart.
+        let steps: [fn(&str) -> bool; 3] = [
+            |now| now.contains("AAA") && now.contains("CCC") && !now.contains('#'),
+            |now| now.contains("AAA") && now.matches('#').count() == 4,
+            |now| !now.contains("AAA") && now.matches('#').count() == 2,
+        ];
+        for (step, reached) in steps.into_iter().enumerate() {
+            for by_rename in [false, true] {
+                fs::write(&path, &from).unwrap();
+                let finished = std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !fs::read_to_string(&path).is_ok_and(|now| reached(&now)) {
+                            std::thread::yield_now();
+                        }
+                        if by_rename {
+                            fs::write(&beside, &theirs).unwrap();
+                            fs::rename(&beside, &path).unwrap();
+                        } else {
+                            fs::write(&path, &theirs).unwrap();
+                        }
+                    });
+                    rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::from_millis(300)).unwrap()
+                });
+                assert!(!finished, "step {step}");
+                assert_eq!(fs::read_to_string(&path).unwrap(), theirs, "step {step}");
+            }
         }
     }
 
@@ -201,7 +275,7 @@ mod tests {
             let mut changes = 0;
             while !done.load(Ordering::Relaxed) && !reader.is_finished() {
                 let (from, to) = (&contents[changes % 5], &contents[(changes + 1) % 5]);
-                rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap();
+                assert!(rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap());
                 changes += 1;
             }
             reader.join().unwrap();

@@ -178,10 +178,13 @@ impl CaStore {
     }
 }
 
-/// Whether it changed a moment ago: what is cut off now may be what somebody is writing.
+/// Whether it changed a moment ago: what is cut off now may be what somebody is writing. `now` is when the turn was asked
+/// for; it may have been waited for since.
 fn is_young(bundle: &TrustBundle, now: OffsetDateTime) -> bool {
-    const YOUNG: std::time::Duration = std::time::Duration::from_millis(900);
-    stamp::of(bundle.path()).is_some_and(|stamp| stamp::rest(stamp.changed, now, YOUNG).is_some())
+    const YOUNG: i128 = 900_000_000;
+    const WAITED: i128 = 60_000_000_000;
+    stamp::of(bundle.path())
+        .is_some_and(|stamp| (-WAITED..YOUNG).contains(&(now.unix_timestamp_nanos() - stamp.changed)))
 }
 
 /// What was added stays where it is for as long as it is needed, and what is new comes behind it.

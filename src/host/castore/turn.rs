@@ -82,17 +82,11 @@ impl<'a> Turn<'a> {
         let issuing = self.store.certificates(&issuing.id)?;
         let anchors = self.store.anchors(&self.index, &issuing)?;
         match present {
-            Ok(bytes) if is_whole(front) => {
-                self.store.publish(
-                    &self.bundle,
-                    &mut self.index,
-                    bytes.as_deref(),
-                    front,
-                    &anchors,
-                    self.now,
-                )?;
-                Ok(self.bundle.read())
-            }
+            // What it holds then is not read: somebody may have replaced it already, and that is another turn's.
+            Ok(bytes) if is_whole(front) => self
+                .store
+                .publish(&self.bundle, &mut self.index, bytes.as_deref(), front, &anchors, self.now)
+                .map(|held| Ok(Some(held))),
             present => Ok(present),
         }
     }

@@ -101,6 +101,40 @@ fn going_back_to_a_file_that_was_saved_goes_back_to_its_ca() {
     assert!(host.bundle().starts_with(&saved));
 }
 
+/// Whatever the agent is at when a user replaces the file: what was dropped comes into force, and is not written over
+/// by what was meant for the file before.
+#[test]
+fn what_is_dropped_while_a_turn_is_under_way_is_not_lost() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let host = Host::new();
+    let establish = || CaStore::establish(&host.roots, &RULES, crate::host::clock::now());
+    let first = establish().unwrap().issuing.certificate().clone();
+    let second = CaStore::regenerate(&host.roots, &RULES, crate::host::clock::now()).unwrap();
+    let second = second.issuing.certificate().clone();
+    let beside = host.roots.data.join("new");
+    for round in 0..200 {
+        let dropped = if round % 2 == 0 { &first } else { &second };
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if round % 3 == 0 {
+                    host.put(dropped.to_pem());
+                } else {
+                    fs::write(&beside, dropped.to_pem()).unwrap();
+                    fs::rename(&beside, host.roots.bundle()).unwrap();
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            while !done.load(Ordering::SeqCst) {
+                // Half of a file, or one that is written just now, is an error until the next look.
+                let _ = establish();
+            }
+        });
+        let authority = establish().unwrap();
+        assert_eq!(authority.issuing.certificate(), dropped, "round {round}");
+    }
+}
+
 #[test]
 fn a_new_ca_of_ours_ends_a_users_and_its_key_beside_the_file_is_not_taken_over_again() {
     let ssl = OpenSsl::new();
