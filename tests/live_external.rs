@@ -1,4 +1,5 @@
-//! A certificate of one database that somebody else signs, who keeps his CA's key: signed by `openssl` as the log says.
+//! A CA whose key somebody else keeps, who signs as the log says: one database's certificate, or a CA to issue under; and
+//! whose key may come later.
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -6,7 +7,7 @@ mod live;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use live::{Container, Pair, TestRun, wait};
+use live::{Agent, Container, Kind, MYSQL, POSTGRES_15, Pair, REDIS_8, TestRun, Verify, wait};
 use serde_json::Value;
 
 const COMPANY: &str = "/DC=corp/DC=example/OU=a/OU=b/CN=Company Root";
@@ -28,12 +29,17 @@ fn shown(run: &TestRun, db: &Container<'_>) -> Value {
     all.iter().find(|one| one["container"] == *db.name).cloned().unwrap_or(Value::Null)
 }
 
-/// Runs what dbssl says is to be run, where this CA's key is.
+/// Signs what a database asks for.
 fn sign(run: &TestRun, db: &Container<'_>, by: &Pair) {
     let command = shown(run, db)["awaited"].as_str().unwrap().to_owned();
+    run_where_the_key_is(&command, by);
+}
+
+/// Runs what dbssl says is to be run, where this CA's key is.
+fn run_where_the_key_is(command: &str, ca: &Pair) {
     let command = command
-        .replace(" CA.crt ", &format!(" {} ", by.certificate.display()))
-        .replace(" CA.key ", &format!(" {} ", by.key.display()));
+        .replace(" CA.crt ", &format!(" {} ", ca.certificate.display()))
+        .replace(" CA.key ", &format!(" {} ", ca.key.display()));
     let output = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -136,4 +142,92 @@ fn what_the_company_signs_is_served_and_verifies_by_its_root_alone() {
         let held = fs::read_to_string(run.bundle()).unwrap();
         if held.contains(root.trim()) { Err(held) } else { Ok(()) }
     });
+}
+
+/// Whoever has the company's root and nothing else connects, or does not.
+fn convinces(kind: &Kind, db: &Container<'_>, company: &Pair) -> Result<String, String> {
+    kind.driver(db, Verify::Full, &company.certificate).once()
+}
+
+/// A running database of this kind, under a CA of ours.
+fn proved<'r>(run: &'r TestRun, kind: &Kind) -> (Agent, Container<'r>) {
+    let network = run.network("net", &[]);
+    let db = kind.start(run, "db", &network).mode("verify-full").start();
+    kind.wait_answers(&db);
+    let agent = run.agent().start();
+    db.wait_standing("proved");
+    (agent, db)
+}
+
+fn what_the_company_signs_is_served_by(kind: &Kind) {
+    let (run, company) = beside_a_company();
+    let (mut agent, db) = proved(&run, kind);
+    let before = (db.id(), db.started_at());
+    convinces(kind, &db, &company).expect_err("nothing is signed yet");
+    wait_external(&run, &db, "awaited");
+    sign(&run, &db, &company);
+    agent.wait_log(60, &[&db.name, "it came back signed by", "CN=Company Root"]);
+    wait_external(&run, &db, "signed");
+    convinces(kind, &db, &company).unwrap();
+    kind.driver(&db, Verify::Full, &run.bundle()).once().unwrap();
+    assert_eq!((db.id(), db.started_at()), before, "without a restart");
+}
+
+#[test]
+fn redis_serves_what_the_company_signs() {
+    what_the_company_signs_is_served_by(&REDIS_8);
+}
+
+#[test]
+fn mysql_serves_what_the_company_signs() {
+    what_the_company_signs_is_served_by(&MYSQL);
+}
+
+/// Databases are under a CA of ours already when the company's answer comes: they are brought under its root, by a chain
+/// of three, without a restart and without one failed connection of those who have the former file.
+#[test]
+fn a_ca_that_the_company_signs_later_issues_from_then_on() {
+    let (run, company) = beside_a_company();
+    let kind = &POSTGRES_15;
+    let (mut agent, db) = proved(&run, kind);
+    let (before, former) = ((db.id(), db.started_at()), run.folder().join("former.crt"));
+    fs::copy(run.bundle(), &former).unwrap();
+    let clients = kind.driver(&db, Verify::Full, &former).load_every("0.05");
+    convinces(kind, &db, &company).expect_err("nothing is signed yet");
+    let asked = agent.wait_log(10, &["WARN", "without its key", "openssl x509 -req"]);
+    let command = asked.split_once("run there: ").unwrap().1.to_owned();
+
+    let stranger = live::root(run.folder(), "stranger", "/CN=Stranger");
+    run_where_the_key_is(&command, &stranger);
+    agent.wait_log(30, &["WARN", "dbssl-ca.crt is not put into service"]);
+    convinces(kind, &db, &company).expect_err("a stranger's answer changes nothing");
+
+    run_where_the_key_is(&command, &company);
+    agent.wait_log(60, &["the rollover is proved"]);
+    db.wait_standing("proved");
+    convinces(kind, &db, &company).unwrap();
+    assert_eq!((db.id(), db.started_at()), before, "without a restart");
+    let shown = run.cli(&["ca", "show"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(!shown.stdout.contains("awaited"), "{}", shown.stdout);
+    let seen = clients.end();
+    assert!(seen.opened > 10, "{seen:?}");
+    assert_eq!((seen.failed.len(), seen.dropped.len()), (0, 0), "{seen:#?}");
+}
+
+#[test]
+fn a_key_that_comes_later_completes_the_ca() {
+    let (run, company) = beside_a_company();
+    let kind = &POSTGRES_15;
+    let (mut agent, db) = proved(&run, kind);
+    let before = (db.id(), db.started_at());
+    convinces(kind, &db, &company).expect_err("it has no key yet");
+    let beside = run.data().join("key-that-comes");
+    fs::copy(&company.key, &beside).unwrap();
+    fs::rename(&beside, run.data().join("coolify-ca.key")).unwrap();
+    agent.wait_log(60, &["the rollover is proved", "Company Root"]);
+    db.wait_standing("proved");
+    convinces(kind, &db, &company).unwrap();
+    assert_eq!((db.id(), db.started_at()), before, "without a restart");
+    assert!(!run.state().join("csr/dbssl-ca.csr").exists(), "a request that nobody need answer is left");
 }

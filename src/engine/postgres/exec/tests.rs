@@ -244,7 +244,7 @@ fn a_reload_signals_only_a_process_that_is_the_server() {
             }
             // Another thread's fork may hold the copy open for writing for a moment.
             loop {
-                match Command::new(&program).arg("60").spawn() {
+                match Command::new(&program).arg("3600").spawn() {
                     Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
                     child => return child.unwrap(),
                 }
