@@ -1,7 +1,7 @@
 //! A CA whose key somebody else keeps, who signs as the log says: one database's certificate, or a CA to issue under; and
 //! whose key may come later.
 #![cfg(feature = "live")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod live;
 
