@@ -31,6 +31,7 @@ mod read;
 mod request;
 #[cfg(test)]
 pub(crate) mod tests;
+mod verdict;
 
 pub use certificate::{Certificate, CertificateError, KeyKind};
 pub use check::{

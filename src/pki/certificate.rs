@@ -9,7 +9,7 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use super::{der, name};
+use super::{der, name, verdict};
 use crate::model::{San, Sans};
 
 /// A certificate, parsed. Cheap to clone; equal if the DER is.
@@ -247,7 +247,10 @@ impl Certificate {
     /// Whether `issuer`'s key made this certificate's signature, by an algorithm that rustls accepts (so:
     /// no MD5, no SHA-1). Says nothing about names, dates or permissions.
     pub fn signed_by(&self, issuer: &Self) -> bool {
-        let key = &issuer.facts;
+        verdict::remembered(self.fingerprint(), issuer.fingerprint(), || self.verify_signature(&issuer.facts))
+    }
+
+    fn verify_signature(&self, key: &Facts) -> bool {
         let Some((algorithm, _)) = der::element(&key.key_algorithm) else { return false };
         rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all.iter().any(
             |known| {

@@ -65,15 +65,12 @@ pub enum ReadProblem {
 ///
 /// Text around the blocks, CRLF line ends and a UTF-8 byte order mark are fine.
 pub fn read_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(ReadProblem::Utf16);
+    if let Some(problem) = no_text(bytes) {
+        return Err(problem);
     }
     let text = without_mark(bytes);
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err(ReadProblem::Empty);
-    }
-    if let Some(problem) = binary(text) {
-        return Err(problem);
     }
     // A private key is reported before anything else that may be wrong: it is the one that does harm.
     if let Some(label) = private_key_label(text) {
@@ -96,12 +93,8 @@ pub fn certificates_within(bytes: &[u8]) -> Vec<Certificate> {
 /// The certificates of a file to whose end another may be added so that readers of PEM find it: it is text, its
 /// blocks are whole, and no certificate is damaged. Blocks of other kinds are passed over, as readers do.
 pub fn extendable(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
-    match read_pem(bytes) {
-        Err(problem @ (ReadProblem::Utf16 | ReadProblem::Binary)) => return Err(problem),
-        Err(problem @ (ReadProblem::Der | ReadProblem::Pkcs12 | ReadProblem::Pkcs7Der)) => {
-            return Err(problem);
-        }
-        _ => {}
+    if let Some(problem) = no_text(bytes) {
+        return Err(problem);
     }
     let blocks = blocks(bytes)?;
     let certificates = blocks.iter().enumerate().filter(|(_, block)| block.label == "CERTIFICATE");
@@ -112,7 +105,15 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes)
 }
 
-/// Kinds that are no text at all.
+/// Why there can be no PEM in it.
+fn no_text(bytes: &[u8]) -> Option<ReadProblem> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Some(ReadProblem::Utf16);
+    }
+    binary(without_mark(bytes))
+}
+
+/// What it is if it is DER, or else no text at all.
 fn binary(bytes: &[u8]) -> Option<ReadProblem> {
     const SIGNED_DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
     // A sequence begins with '0', which text may do as well; a length of two bytes follows in any of these.
@@ -173,11 +174,12 @@ impl Block<'_> {
             other => return Err(ReadProblem::OtherBlock(shown(other))),
         }
         let der = CertificateDer::from_pem_slice(&self.to_pem()).map_err(|_| ReadProblem::Base64(number))?;
-        // A PKCS#7 under the label of a certificate is what some Windows tools write.
-        if let Some(problem @ (ReadProblem::Pkcs7Der | ReadProblem::Pkcs12)) = binary(&der) {
-            return Err(if problem == ReadProblem::Pkcs7Der { ReadProblem::Pkcs7Pem } else { problem });
-        }
-        Certificate::from_der(der.to_vec()).map_err(|why| ReadProblem::Certificate(number, why))
+        Certificate::from_der(der.to_vec()).map_err(|why| match binary(&der) {
+            // A PKCS#7 under the label of a certificate is what some Windows tools write.
+            Some(ReadProblem::Pkcs7Der) => ReadProblem::Pkcs7Pem,
+            Some(ReadProblem::Pkcs12) => ReadProblem::Pkcs12,
+            _ => ReadProblem::Certificate(number, why),
+        })
     }
 }
 
