@@ -242,11 +242,21 @@ fn a_reload_signals_only_a_process_that_is_the_server() {
             if !program.exists() {
                 fs::copy("/bin/sleep", &program).unwrap();
             }
-            // Another thread's fork may hold the copy open for writing for a moment.
             loop {
-                match Command::new(&program).arg("3600").spawn() {
-                    Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
-                    child => return child.unwrap(),
+                // Whoever runs the tests may ignore SIGHUP, as nohup does, and children inherit that.
+                let mut child = Command::new("env")
+                    .arg("--default-signal=HUP")
+                    .arg(&program)
+                    .arg("3600")
+                    .spawn()
+                    .unwrap();
+                let comm = format!("/proc/{}/comm", child.id());
+                // Another thread's fork may hold the copy open for writing for a moment: then it is tried again.
+                while child.try_wait().unwrap().is_none() {
+                    if fs::read_to_string(&comm).is_ok_and(|now| now.trim_end() == name) {
+                        return child;
+                    }
+                    std::thread::yield_now();
                 }
             }
         };
