@@ -111,6 +111,9 @@ fn weak_key(kind: &KeyKind) -> bool {
     }
 }
 
+/// Java's `PKIXBuilderParameters` go no further if nobody told them to; rustls stops at six.
+const MOST_BETWEEN: usize = 5;
+
 /// Why a chain as served is not good enough. `at` counts from the leaf, which is 0; the root comes last.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainProblem {
@@ -152,6 +155,10 @@ pub enum ChainProblem {
         "certificate {at} of the chain allows fewer CAs below it than there are (path length {path_len})"
     )]
     PathLen { at: usize, path_len: u32 },
+    #[error(
+        "there are {found} certificates between the leaf and the root, and several clients accept no more than {MOST_BETWEEN}"
+    )]
+    Deep { found: usize },
     #[error("certificate {at} of the chain forbids a name of the leaf: {name}")]
     Constraint { at: usize, name: String },
     #[error("no trusted root has issued the chain; its last issuer is {issuer:?}")]
@@ -217,6 +224,10 @@ fn check_path(path: &[&Certificate], now: OffsetDateTime) -> Result<(), ChainPro
     // The leaf alone, presented and trusted: nothing says that it may be an anchor.
     if issuers.is_empty() {
         return Err(ChainProblem::NotCa { at: 0 });
+    }
+    let between = issuers.len() - 1;
+    if between > MOST_BETWEEN {
+        return Err(ChainProblem::Deep { found: between });
     }
     for (below, issuer) in issuers.iter().enumerate() {
         let at = below + 1;

@@ -419,6 +419,14 @@ fn a_chain_is_checked_link_by_link() {
     let deep = ssl.signed("deep", "flat", SUB, "");
     let under = ssl.signed("under", "deep", LEAF, "");
     assert_eq!(check(&[&under, &deep], &[&flat]), Err(ChainProblem::PathLen { at: 2, path_len: 0 }));
+    let mut line = vec![ssl.root("level-0", "")];
+    for level in 1..=6 {
+        line.insert(0, ssl.signed(&format!("level-{level}"), &format!("level-{}", level - 1), SUB, ""));
+    }
+    let (low, high) = (ssl.signed("low", "level-6", LEAF, ""), ssl.signed("high", "level-5", LEAF, ""));
+    let served = |leaf, top| std::iter::once(leaf).chain(top).collect::<Vec<_>>();
+    assert_eq!(check(&served(&low, &line[..6]), &[&line[6]]), Err(ChainProblem::Deep { found: 6 }));
+    assert_eq!(check(&served(&high, &line[1..6]), &[&line[6]]), Ok(()));
     let direct = ssl.signed("direct", "flat", LEAF, "");
     assert_eq!(check(&[&direct], &[&flat]), Ok(()));
     let weak = ssl.root("weak", "-newkey rsa:1024");

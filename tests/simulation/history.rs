@@ -31,7 +31,7 @@ use crate::{
     probe::FakeProbe,
     promises,
     server::Quirk,
-    storm::Users,
+    storm::{Users, drop_a_ca},
 };
 
 /// What came of it.
@@ -238,7 +238,7 @@ fn set_clock(shared: &Shared) {
     clock::simulated::set(Some(Rc::new(move || shared.lock().now())));
 }
 
-/// Before every change of a file: the agent may die, or the disk refuse.
+/// Before every change of a file: a user may have changed another, the agent may die, or the disk refuse.
 fn set_disk(shared: &Shared) {
     struct Dead;
     let shared = shared.clone();
@@ -248,6 +248,10 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
+            let drops = machine.weather.drops;
+            if machine.chance(drops, 1000) {
+                drop_a_ca(&mut machine);
+            }
             if !machine.chance(deadly, 1000) {
                 return if place.is_absolute() && machine.chance(disk, 1000) {
                     Err(std::io::Error::from(std::io::ErrorKind::StorageFull))

@@ -71,6 +71,8 @@ pub struct Weather {
     pub events: u16,
     /// Of a thousand changes of a file, so many are refused.
     pub disk: u16,
+    /// Before so many of them a user replaces the trust bundle.
+    pub drops: u16,
 }
 
 pub struct Machine {

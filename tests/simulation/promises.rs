@@ -40,6 +40,8 @@ pub enum Wants {
 pub struct Truth {
     /// What a user wrote into it. Until the agent has seen it, the file is the user's alone.
     pub users: Option<Vec<u8>>,
+    /// The root that a user put there last, if nobody asked for another CA since.
+    pub dropped: Option<Certificate>,
     bundle: Vec<u8>,
     roots: Vec<CertificateDer<'static>>,
     judged: BTreeSet<[u8; 32]>,
@@ -106,6 +108,10 @@ pub fn unsettled(machine: &Machine, services: &BTreeMap<String, Service>) -> Vec
     let journal = machine.under_way();
     if journal > 0 {
         wrong.push(format!("{journal} operations are in the journal"));
+    }
+    let bundle = certificates_within(&std::fs::read(machine.roots.bundle()).unwrap_or_default());
+    if let Some(dropped) = machine.truth.dropped.as_ref().filter(|dropped| !bundle.contains(dropped)) {
+        wrong.push(format!("the CA that a user dropped is lost: {}", dropped.subject()));
     }
     for (name, service) in services {
         match machine.find(name) {

@@ -25,6 +25,20 @@ const MODES: [&str; 5] = ["allow", "prefer", "require", "verify-ca", "verify-ful
 const POLICIES: [&str; 4] = ["no", "always", "unless-stopped", "on-failure"];
 const HOST: &str = "sim";
 
+/// A CA of a user's own, with its key, takes the place of whatever `coolify-ca.crt` is.
+pub fn drop_a_ca(machine: &mut Machine) {
+    let ca = Ca::generate("custom", KeyType::P256, time::Duration::days(3650), machine.now()).unwrap();
+    let (pem, roots) = (ca.certificate().to_pem(), machine.roots.clone());
+    let new = roots.bundle().with_extension("mine");
+    std::fs::create_dir_all(&roots.data).unwrap();
+    std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
+    std::fs::write(&new, &pem).unwrap();
+    std::fs::rename(&new, roots.bundle()).unwrap();
+    machine.tell(|| format!("user: a custom CA, {}", ca.id()));
+    machine.truth.dropped = Some(ca.certificate().clone());
+    machine.truth.users = Some(pem.into_bytes());
+}
+
 /// The users' side of the host.
 pub struct Users<'a> {
     pub shared: Shared,
@@ -258,16 +272,9 @@ impl<'a> Users<'a> {
         if self.chance(1, 2) {
             let done = CaStore::regenerate(roots, &rules, clock::now());
             self.tell(&format!("user: ca regenerate: {}", done.is_ok()));
+            self.shared.lock().truth.dropped = None;
         } else {
-            let ca = Ca::generate("custom", KeyType::P256, time::Duration::days(3650), clock::now()).unwrap();
-            let pem = ca.certificate().to_pem();
-            let new = roots.bundle().with_extension("mine");
-            std::fs::create_dir_all(&roots.data).unwrap();
-            std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
-            std::fs::write(&new, &pem).unwrap();
-            std::fs::rename(&new, roots.bundle()).unwrap();
-            self.tell("user: a custom CA");
-            self.shared.lock().truth.users = Some(pem.into_bytes());
+            drop_a_ca(&mut self.shared.lock());
         }
         crash::simulated::replace(judge);
     }
@@ -313,6 +320,7 @@ impl<'a> Users<'a> {
             slow: some(30),
             events: some(300),
             disk: some(30),
+            drops: some(10),
         };
         machine.weather = weather;
         machine.tell(|| format!("{weather:?}"));

@@ -101,6 +101,24 @@ fn going_back_to_a_file_that_was_saved_goes_back_to_its_ca() {
     assert!(host.bundle().starts_with(&saved));
 }
 
+/// Clients take no line of any length: those who come last are served, and who is not is told.
+#[test]
+fn of_many_cas_in_a_week_the_last_ones_are_bridged() {
+    let mut host = Host::new();
+    let mut all = vec![host.establish().issuing.certificate().clone()];
+    for _ in 0..8 {
+        host.now += Duration::HOUR;
+        let authority = CaStore::regenerate(&host.roots, &RULES, host.now).unwrap();
+        all.insert(0, authority.issuing.certificate().clone());
+        let most = all.len().min(6);
+        assert_eq!((&authority.reached[..], authority.chain().len()), (&all[..most], most - 1));
+        convinces(&authority, &all[..most].iter().collect::<Vec<_>>(), host.now);
+        let told = authority.notices.iter().filter(|notice| matches!(notice, Notice::NoBridge { .. }));
+        assert_eq!(told.count(), all.len() - most, "{:?}", authority.notices);
+    }
+    assert_eq!(host.establish().chain().len(), 5);
+}
+
 /// Whatever the agent is at when a user replaces the file: what was dropped comes into force, and is not written over
 /// by what was meant for the file before.
 #[test]
