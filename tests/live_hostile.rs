@@ -1,4 +1,5 @@
-//! Containers that are out to harm the agent, or whoever reads its log, by what they say of themselves.
+//! Containers that are out to harm the agent, or whoever reads its log, by what they say of themselves, by their files and by
+//! their programs.
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -10,7 +11,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use live::{Agent, Container, TestRun, docker, image};
+use live::{Agent, Container, TestRun, docker, image, try_docker, wait};
 use serde_json::{Value, json};
 
 /// What an agent may have in memory at the most, in KiB.
@@ -101,5 +102,133 @@ fn labels_of_any_length_and_content_are_shown_as_text() {
     let status = run.cli(&["status"]);
     assert_plain(&status.stdout);
     assert_plain(&status.stderr);
+    assert_bounded(&mut agent);
+}
+
+/// What root in the container does to it.
+fn spoil(container: &Container<'_>, script: &str) {
+    docker(&["exec", "--user", "root", &container.name, "sh", "-c", script]);
+}
+
+/// In the place of a shell: it never stops talking, or never says a word.
+const TALKS: &str =
+    "printf '#!/usr/bin/yes\\n' >/bin/sh.new && chmod 755 /bin/sh.new && mv /bin/sh.new /bin/sh";
+const SLEEPS: &str = "printf '#!/usr/bin/perl\\nsleep 86400;\\n' >/bin/sh.new && chmod 755 /bin/sh.new && mv /bin/sh.new /bin/sh";
+
+#[test]
+fn a_database_with_files_that_lead_elsewhere_or_never_end_harms_itself_alone() {
+    let run = TestRun::begin();
+    let spoilt: Vec<_> = [
+        ("link", "ln -sf /dev/zero /etc/passwd"),
+        ("above", "ln -sf ../../../../../../../../etc/shadow /etc/passwd"),
+        ("pipe", "rm /etc/passwd && mkfifo /etc/passwd"),
+        ("huge", "truncate -s 8G /etc/passwd"),
+        ("folder", "rm /etc/passwd && mkdir /etc/passwd"),
+        ("talks", TALKS),
+        ("sleeps", SLEEPS),
+    ]
+    .map(|(name, script)| {
+        let db = run.database(name).enabled().options(["--health-cmd", "true"]).start_and_wait();
+        spoil(&db, script);
+        let before = (db.id(), db.started_at());
+        (db, before)
+    })
+    .into();
+    let mut agent = run.agent().start();
+    let good = run.database("good").enabled().start();
+    good.wait_enforced();
+    for (db, before) in &spoilt {
+        let line = agent.wait_log(180, &[&format!("{{container={}}}", db.name), "not done"]);
+        assert!(line.len() < 2000, "{} bytes in a line", line.len());
+        assert!(db.is_running());
+        assert_eq!((&db.id(), &db.started_at()), (&before.0, &before.1), "{}: {line}", db.name);
+    }
+    assert_plain(&agent.log());
+    assert_bounded(&mut agent);
+}
+
+/// They have their certificates, and then their shells are others: whoever asks gets no answer, or one without an end. A
+/// restart is what is left for them; the others are reloaded at once.
+#[test]
+fn databases_whose_programs_never_end_hold_up_no_renewal_of_others() {
+    let run = TestRun::begin();
+    let mut agent = run.agent().start();
+    let spoilt = [("talks", TALKS), ("sleeps", SLEEPS)].map(|(name, script)| {
+        let db = run.database(name).enabled().start();
+        (db, script)
+    });
+    let good = run.database("good").enabled().start();
+    good.wait_enforced();
+    for (db, script) in &spoilt {
+        db.wait_enforced();
+        db.write_row("kept");
+        spoil(db, script);
+    }
+    let (id, started_at) = (good.id(), good.started_at());
+    let of = |db: &Container<'_>| format!("{{container={}}}", db.name);
+    let served = |db: &Container<'_>| run.status(db)["fingerprint"].clone();
+    let before = spoilt.each_ref().map(|(db, _)| (agent.lines(&[&of(db), "WARN"]).len(), served(db)));
+    assert_eq!(run.cli(&["ca", "regenerate", "--yes"]).code, 0);
+    agent.wait_log(60, &[&good.name, "reloaded without a restart: proved"]);
+    for ((db, _), (lines, leaf)) in spoilt.iter().zip(before) {
+        wait(&format!("{} serves another certificate, or it is said why not", db.name), 240, || {
+            let said = agent.lines(&[&of(db), "WARN"]).len() > lines;
+            if said || served(db) != leaf { Ok(()) } else { Err(agent.log()) }
+        });
+        wait("it runs", 60, || if db.is_running() { Ok(()) } else { Err(db.logs()) });
+        assert_eq!(db.rows(), ["kept"]);
+    }
+    good.wait_standing("proved");
+    assert_eq!((good.id(), good.started_at()), (id, started_at), "no restart");
+    assert_plain(&agent.log());
+    assert_bounded(&mut agent);
+}
+
+/// What is put into an application goes into that application, wherever its links lead.
+#[test]
+fn the_bundle_is_never_put_outside_of_a_container() {
+    let run = TestRun::begin();
+    let outside = run.folder().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let out = format!("{}{}", "../".repeat(30), outside.strip_prefix("/").unwrap().display());
+    let client = |name: &str| {
+        run.database(name)
+            .image("base:bookworm")
+            .without_volume()
+            .options(["--stop-signal", "KILL", "--entrypoint", "sleep"])
+            .command(["infinity"])
+            .label("dbssl.client", "true")
+            .start()
+    };
+    let at = "/etc/ssl/certs/coolify-ca.crt";
+    let spoilt: Vec<_> = [
+        ("above", format!("rm -rf /etc/ssl/certs && ln -s {out} /etc/ssl/certs")),
+        ("file", format!("mkdir -p /etc/ssl/certs && ln -s {out}/file {at}")),
+        ("proc", "rm -rf /etc/ssl/certs && ln -s /proc/1/root/proc/sys/kernel /etc/ssl/certs".to_owned()),
+        ("pipe", format!("mkdir -p /etc/ssl/certs && mkfifo {at}")),
+        ("loop", "rm -rf /etc/ssl/certs && ln -s certs /etc/ssl/certs".to_owned()),
+        ("device", format!("mkdir -p /etc/ssl/certs && ln -s /dev/full {at}")),
+    ]
+    .map(|(name, script)| {
+        let container = client(name);
+        spoil(&container, &script);
+        (container, name)
+    })
+    .into();
+    let mut agent = run.agent().start();
+    let good = client("good");
+    wait("the good one has the bundle", 60, || {
+        let found = try_docker(&["exec", &good.name, "cat", at])?;
+        if found.contains("BEGIN CERTIFICATE") { Ok(()) } else { Err(found) }
+    });
+    for (container, name) in &spoilt {
+        // Put where the link leads within the container, or refused with what is there.
+        let line = agent.wait_log(120, &[&format!("container={}", container.name)]);
+        assert!(line.len() < 2000, "{name}: {} bytes in a line", line.len());
+        assert!(container.is_running(), "{name}");
+    }
+    let entries = fs::read_dir(&outside).unwrap().count();
+    assert_eq!(entries, 0, "something came out of a container");
+    assert_plain(&agent.log());
     assert_bounded(&mut agent);
 }

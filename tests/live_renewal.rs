@@ -8,8 +8,8 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
-    process::Stdio,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -77,7 +77,7 @@ fn renewal_costs_no_connection_and_no_restart() {
 type Damage = fn(&Path);
 
 /// The generation that the links point to.
-fn generation(directory: &Path) -> std::path::PathBuf {
+fn generation(directory: &Path) -> PathBuf {
     fs::canonicalize(directory.join("..data")).unwrap()
 }
 
@@ -229,4 +229,59 @@ fn changed_names_give_a_new_certificate_without_a_restart() {
     agent.wait_log(60, &[&db.name, "reloaded without a restart: proved"]);
     assert!(db.verifying().host("db.example.com").query("select 1").unwrap_err().contains("does not match"));
     assert_eq!((db.started_at(), db.id()), (started_at, id));
+}
+
+/// A file system of 4 MiB where the agent's state is, for as long as the variable lives.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&at).status();
+        assert!(status.unwrap().success(), "mount needs root");
+        Self(at)
+    }
+
+    /// Until nothing goes in any more.
+    fn fill(&self) {
+        let filler = fs::File::options().create(true).append(true).open(self.0.join("filler"));
+        let mut filler = filler.unwrap();
+        while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Containers hold it until they are removed; the name goes.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// It is said, what is served stays, and when there is room it is done without anybody's word.
+#[test]
+fn on_a_full_disk_a_renewal_waits_for_room() {
+    let run = TestRun::begin();
+    let disk = SmallDisk::mount(run.state());
+    let mut agent = run.agent().start();
+    let db = run.database("db").enabled().start();
+    agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
+    let (started_at, id, first) = (db.started_at(), db.id(), served(&run, &db));
+    disk.fill();
+    fs::write(generation(&run.certificates(&db)).join("server.crt"), "garbage").unwrap();
+    // Something happens to it, and it is looked at.
+    docker(&["update", "--cpu-shares", "512", &db.name]);
+    agent.wait_log(60, &[&db.name, "WARN", "No space left on device"]);
+    assert_eq!(served(&run, &db), first);
+    db.verifying().query("select 1").unwrap();
+    disk.make_room();
+    wait("another certificate is served", 330, || {
+        let now = served(&run, &db);
+        if now == first { Err(agent.log()) } else { Ok(()) }
+    });
+    db.wait_standing("proved");
+    assert_eq!((db.started_at(), db.id()), (started_at, id), "without a restart");
 }
