@@ -18,7 +18,7 @@ use std::{
 
 use live::{
     Agent, Config, Container, Kind, Load, MARIADB_11, MONGODB, MYSQL, POSTGRES_15, Pair, REDIS_8, TestRun,
-    Verify, wait,
+    Verify, Watcher, wait,
 };
 
 const PROVED: &str = "the rollover is proved";
@@ -32,6 +32,7 @@ struct Scene<'r> {
     db: Container<'r>,
     agent: Option<Agent>,
     clients: Vec<(String, Load)>,
+    watcher: Watcher,
     /// The moments at which the file was replaced by hand.
     dropped_at: Vec<f64>,
     custom: u32,
@@ -47,7 +48,8 @@ impl<'r> Scene<'r> {
         kind.wait_answers(&db);
         let agent = Some(run.agent().start());
         db.wait_standing("proved");
-        Self { run, kind, db, agent, clients: Vec::new(), dropped_at: Vec::new(), custom: 0 }
+        let watcher = Watcher::begin(kind, &db, &run.bundle());
+        Self { run, kind, db, agent, clients: Vec::new(), watcher, dropped_at: Vec::new(), custom: 0 }
     }
 
     fn agent(&mut self) -> &mut Agent {
@@ -78,11 +80,14 @@ impl<'r> Scene<'r> {
     }
 
     fn drop_by_copy(&mut self, file: &Path) {
+        let content = fs::read(file).unwrap();
+        self.watcher.expect(content.clone());
         self.dropped_at.push(seconds());
-        fs::write(self.run.bundle(), fs::read(file).unwrap()).unwrap();
+        fs::write(self.run.bundle(), content).unwrap();
     }
 
     fn drop_by_rename(&mut self, file: &Path) {
+        self.watcher.expect(fs::read(file).unwrap());
         let beside = self.run.data().join("new");
         fs::copy(file, &beside).unwrap();
         self.dropped_at.push(seconds());
@@ -120,6 +125,9 @@ impl<'r> Scene<'r> {
     fn end(mut self) {
         let warnings = self.agent().lines(&["WARN"]);
         assert!(warnings.is_empty(), "{warnings:#?}");
+        let watched = self.watcher.end();
+        assert!(watched.held > 0 && watched.wrong.is_empty(), "{watched:#?}");
+        println!("{} contents of the bundle were held against what was served", watched.held);
         for (who, load) in self.clients {
             let mut seen = load.end();
             assert!(seen.opened > 10, "{who}: {seen:?}");
@@ -211,6 +219,7 @@ fn after_the_overlap_the_file_is_what_was_uploaded() {
     let before = inode();
     let custom = scene.custom_with_key();
     let uploaded = format!("# ours since 2026\n{}", fs::read_to_string(&custom.certificate).unwrap());
+    scene.watcher.expect(uploaded.clone().into_bytes());
     fs::write(run.bundle(), &uploaded).unwrap();
     scene.agent().wait_log(60, &["the overlap is over"]);
     wait("the file is as it was uploaded", 10, || {

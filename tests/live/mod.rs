@@ -35,6 +35,7 @@ mod run;
 mod scene;
 mod sentry;
 mod waiting;
+mod watcher;
 
 pub use self::{
     agent::{Agent, Setup},
@@ -55,4 +56,5 @@ pub use self::{
     scene::{Scene, assert_nothing_stays},
     sentry::{Seen, Sentry},
     waiting::wait,
+    watcher::Watcher,
 };
