@@ -17,8 +17,8 @@ fn the_engine_does_what_the_agent_relies_on() {
     let run = TestRun::begin();
     let network = run.network("own", &[]);
     let prefix = run.name("contract");
-    for volume in ["contract-one", "contract-two"] {
-        run.volume(volume);
+    for volume in ["one", "two"] {
+        run.volume(&format!("{prefix}-{volume}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

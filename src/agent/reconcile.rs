@@ -107,7 +107,8 @@ async fn rounds(
     memory: &mut Memory,
     ordered: bool,
 ) -> Result<Option<Duration>, DockerError> {
-    for _ in 0..ROUNDS {
+    let (mut authority, mut acted) = (world.authority(), 0);
+    loop {
         let Some(inspect) = world.docker.inspect(name.as_str()).await? else {
             memory.in_line = true;
             return Ok(None);
@@ -162,6 +163,15 @@ async fn rounds(
                 return Ok(Some(soon.map_or(rest, |soon| soon.min(rest))));
             }
         };
+        // Another CA has come into force meanwhile: that is for a round more.
+        let now_in_force = world.authority();
+        if !now_in_force.serves_as(&authority) {
+            (authority, acted) = (now_in_force, 0);
+        }
+        if acted == ROUNDS {
+            break;
+        }
+        acted += 1;
         (memory.starting, memory.starting_since) = (0, None);
         let held_until =
             setbacks::read(&world.roots.state, name).and_then(|setback| setback.holds_until(&id, now));
