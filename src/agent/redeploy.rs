@@ -8,10 +8,7 @@
 //!   down and braked, and neither has a restart policy until the end.
 //! - No volume is ever removed.
 
-use std::{
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tracing::warn;
@@ -183,40 +180,21 @@ async fn attempt(
     journal.phase(Phase::Park)?;
     docker.rename(old, &operation.parked_name()).await?;
     journal.phase(Phase::Stop)?;
-    let since = clock::now();
-    let mut stop = pin!(docker.stop(old, grace(job.old, world)));
-    let stopped = tokio::select! {
-        biased;
-        stopped = &mut stop => Some(stopped),
-        () = docker.process_ended(old, since) => None,
-    };
-    // Docker takes some 100 ms to clear up after the process has ended. The successor is made meanwhile, and not
-    // before: beside a running database Compose would take it for a replica too many.
-    let make = async {
-        journal.phase(Phase::Create)?;
-        let new = docker.create(operation.name.as_str(), &successor.body).await?;
-        journal.phase(Phase::Furnish)?;
-        for (network, endpoint) in &successor.further_networks {
-            docker.connect_network(network, &new, endpoint).await?;
-        }
-        for (folder, tar) in secrets {
-            docker.put(&new, &folder, tar).await?;
-        }
-        Ok::<_, Abort>(new)
-    };
-    let stopping = async {
-        match stopped {
-            Some(stopped) => stopped,
-            None => stop.await,
-        }
-    };
-    // Both to their ends: a call given up half-way could still come true after everything is settled.
-    let (ended, created) = tokio::join!(stopping, make);
-    ended?;
-    let new = created?;
+    docker.stop(old, grace(job.old, world)).await?;
     if brakes(job.old) {
+        // Before there is a successor: whoever starts either of them by its name starts one alone.
         journal.phase(Phase::Brake)?;
         docker.brake(old, &operation.brake()).await?;
+    }
+    // Not before the old one has ended: beside a running database Compose would take it for a replica too many.
+    journal.phase(Phase::Create)?;
+    let new = docker.create(operation.name.as_str(), &successor.body).await?;
+    journal.phase(Phase::Furnish)?;
+    for (network, endpoint) in &successor.further_networks {
+        docker.connect_network(network, &new, endpoint).await?;
+    }
+    for (folder, tar) in secrets {
+        docker.put(&new, &folder, tar).await?;
     }
     let (found, parked) = tokio::join!(docker.inspect(new.as_str()), docker.inspect(old.as_str()));
     let found = found?.ok_or_else(|| Abort::Unproved("the successor is gone".to_owned()))?;

@@ -81,7 +81,7 @@ impl Rollover {
             }
         }
         let rules = world.rules(host_name);
-        match CaStore::may_retire(&world.roots, rules.overlap, now) {
+        match CaStore::may_retire(&world.roots, rules.overlap, authority.issuing.id(), now) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {

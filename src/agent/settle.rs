@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
 use super::{
@@ -277,7 +278,7 @@ async fn commit(
         // Only where no brake is possible: two must not run on one directory.
         docker.stop(old.id(), 0).await?;
     }
-    if start {
+    if start || has_ended(docker, successor.id(), operation.begun).await? {
         docker.start(successor.id()).await?;
     }
     announce(journal, Phase::RemoveOld);
@@ -286,6 +287,13 @@ async fn commit(
     }
     crash::point("old-removed");
     Ok(Settled::Committed { interruption: None })
+}
+
+/// Whether it has ended since the proof, and at nobody's word: it had no restart policy, which would have brought it back.
+async fn has_ended(docker: &Docker, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError> {
+    let found = docker.inspect(id.as_str()).await?;
+    let ended = found.is_some_and(|found| found.state() == State::Exited);
+    Ok(ended && !docker.was_stopped(id, since, clock::now()).await?)
 }
 
 /// The old container is gone and the successor is not proved: the data needs somebody to serve it.

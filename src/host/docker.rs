@@ -131,10 +131,6 @@ pub trait Containers: Inside + Networks + fmt::Debug + Send + Sync {
     /// already stopped is success. Docker finishes the stop even if we die meanwhile.
     async fn stop(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError>;
 
-    /// Done when its process has ended after `since`, some time before Docker calls the container stopped. Only for
-    /// haste: never done if that cannot be told.
-    async fn process_ended(&self, id: &ContainerId, since: OffsetDateTime);
-
     /// Whether somebody asked for its end (`docker stop`, `docker kill`, Compose) between the two. A daemon that finds
     /// it running after the one before was killed stops it, too, and that is nobody's word: its events do not reach
     /// back to the container's start, by which the two are told apart.

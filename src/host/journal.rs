@@ -91,12 +91,12 @@ phases! {
     /// The old container, still running, gets its parked name.
     Park = "park",
     Stop = "stop",
-    /// The old container's process has ended, and the successor is made.
+    /// The old container is made impossible to start.
+    Brake = "brake",
+    /// The successor is made.
     Create = "create",
     /// The successor gets its further networks and what lived in the old container alone.
     Furnish = "furnish",
-    /// The old container is made impossible to start.
-    Brake = "brake",
     Start = "start",
     Prove = "prove",
     /// Proved: from here on the successor stays.

@@ -10,7 +10,7 @@ use dbssl::{
         inspect::{Change, Image, Inspect},
     },
 };
-use futures_util::{StreamExt, future::pending, stream::BoxStream};
+use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -162,19 +162,6 @@ impl Containers for FakeDocker {
 
     async fn stop(&self, id: &ContainerId, _: i64) -> Result<(), DockerError> {
         self.change("stop", id.as_str(), async |shared| shared.stop(id.as_str()).await).await
-    }
-
-    async fn process_ended(&self, id: &ContainerId, _: OffsetDateTime) {
-        loop {
-            let turned = self.machine.turned();
-            let running = self.machine.lock().find(id.as_str()).map(Container::is_running);
-            match running {
-                Some(true) => {}
-                Some(false) => return,
-                None => pending().await,
-            }
-            turned.await;
-        }
     }
 
     async fn was_stopped(

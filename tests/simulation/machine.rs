@@ -17,7 +17,7 @@ use futures_util::future::pending;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
-    sync::{Notify, futures::Notified, mpsc},
+    sync::{Notify, mpsc},
     time::{Instant, sleep},
 };
 
@@ -106,8 +106,6 @@ pub struct Shared(Arc<Inner>);
 
 struct Inner {
     machine: Mutex<Machine>,
-    /// Something has changed.
-    turned: Notify,
     /// The agent has died.
     died: Notify,
 }
@@ -481,24 +479,15 @@ pub fn image_names(quirk: Quirk) -> [String; 2] {
 
 impl Shared {
     pub fn new(machine: Machine) -> Self {
-        Self(Arc::new(Inner { machine: Mutex::new(machine), turned: Notify::new(), died: Notify::new() }))
+        Self(Arc::new(Inner { machine: Mutex::new(machine), died: Notify::new() }))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Machine> {
         self.0.machine.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Hears of what happens from this call on.
-    pub fn turned(&self) -> Notified<'_> {
-        self.0.turned.notified()
-    }
-
     pub async fn died(&self) {
         self.0.died.notified().await;
-    }
-
-    fn turn(&self) {
-        self.0.turned.notify_waiters();
     }
 
     /// The agent of this life is dead from here on.
@@ -548,7 +537,6 @@ impl Shared {
             let container = &machine.containers[id];
             (launched, container.starts, container.server.is_none())
         };
-        self.turn();
         if launched && failed {
             let (shared, id) = (self.clone(), id.to_owned());
             tokio::spawn(async move {
@@ -576,7 +564,6 @@ impl Shared {
             }
             again
         };
-        self.turn();
         if again {
             let (shared, id) = (self.clone(), id.to_owned());
             tokio::spawn(async move {
@@ -622,7 +609,6 @@ impl Shared {
                     machine.end(&id, 0);
                 }
             }
-            shared.turn();
             sleep(Duration::from_millis(100)).await;
             if shared.lock().containers.contains_key(&id) {
                 shared.lock().event(&id, "stop");
@@ -669,7 +655,6 @@ impl Shared {
             }
         }
         drop(machine);
-        self.turn();
     }
 
     /// It comes back, and starts what its restart policies say.
@@ -701,7 +686,6 @@ impl Shared {
                 self.lock().tell(|| format!("  not started: {error}"));
             }
         }
-        self.turn();
     }
 }
 

@@ -34,7 +34,7 @@ pub fn drop_a_ca(machine: &mut Machine) {
     std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
     std::fs::write(&new, &pem).unwrap();
     std::fs::rename(&new, roots.bundle()).unwrap();
-    machine.tell(|| format!("user: a custom CA, {}", ca.id()));
+    machine.tell(|| "user: a custom CA".to_owned());
     machine.truth.dropped = Some(ca.certificate().clone());
     machine.truth.users = Some(pem.into_bytes());
 }
@@ -253,7 +253,7 @@ impl<'a> Users<'a> {
             self.tell(&format!("damage: {name} {}", file.file_name().unwrap().display()));
             // Should it be started before they are mended, only its policy starts it again.
             let service = self.services.get_mut(&name).unwrap();
-            if matches!(service.policy, "no" | "on-failure") {
+            if matches!(service.policy, "no" | "on-failure") && service.wants != Wants::Anything {
                 service.wants = Wants::Either;
             }
             let _ = if self.chance(1, 2) || real.is_dir() {

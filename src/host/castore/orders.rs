@@ -117,10 +117,19 @@ impl CaStore {
         turn.establish()
     }
 
-    /// Whether there are CAs, or roots, to be taken out by [`Self::retire`].
-    pub fn may_retire(roots: &Roots, overlap: Duration, now: OffsetDateTime) -> Result<bool, CaStoreError> {
+    /// Whether there are CAs, or roots, to be taken out by [`Self::retire`]. None, if another CA than `issuing`, under
+    /// which all is proved, has come into force.
+    pub fn may_retire(
+        roots: &Roots,
+        overlap: Duration,
+        issuing: &CaId,
+        now: OffsetDateTime,
+    ) -> Result<bool, CaStoreError> {
         let store = Self::open(roots.ca_store());
         let index = store.index()?.unwrap_or_default();
+        if index.issuing().is_none_or(|entry| entry.id != *issuing) {
+            return Ok(false);
+        }
         if !store.needless(roots, &index)?.is_empty() {
             return Ok(true);
         }

@@ -165,15 +165,6 @@ impl Containers for Connection {
         bounded("stop", id.short(), limit, client.stop_container(id.as_str(), Some(options))).await
     }
 
-    async fn process_ended(&self, id: &ContainerId, since: OffsetDateTime) {
-        let filters = HashMap::from([("container", vec![id.as_str()]), ("event", vec!["die"])]);
-        let options = EventsOptionsBuilder::default().since(&timestamp(since)).filters(&filters).build();
-        let mut events = Box::pin(self.client.events(Some(options)));
-        if !matches!(events.next().await, Some(Ok(_))) {
-            std::future::pending::<()>().await;
-        }
-    }
-
     async fn was_stopped(
         &self,
         id: &ContainerId,

@@ -67,7 +67,8 @@ fn the_root_of_what_is_served_stays_in_the_bundle_until_nothing_of_it_is() {
         .collect();
     assert_eq!(subjects.len(), 1, "only what a user put there is spoken of: {subjects:?}");
     assert!(subjects[0].contains("CN=other"), "{subjects:?}");
-    let may_retire = || CaStore::may_retire(&host.roots, RULES.overlap, host.now).unwrap();
+    let issuing = after.issuing.id();
+    let may_retire = || CaStore::may_retire(&host.roots, RULES.overlap, issuing, host.now).unwrap();
     assert!(!may_retire());
     CaStore::retire(&host.roots, &RULES, host.now).unwrap();
     assert!(pki::certificates_within(&host.bundle()).contains(&company), "it is still served");

@@ -101,6 +101,20 @@ fn going_back_to_a_file_that_was_saved_goes_back_to_its_ca() {
     assert!(host.bundle().starts_with(&saved));
 }
 
+/// What was proved under one CA is no reason to take it out of the bundle when another has come into force since, by
+/// somebody else's hand.
+#[test]
+fn nothing_is_retired_by_a_proof_under_another_ca() {
+    let mut host = Host::new();
+    let first = host.establish();
+    let second = CaStore::regenerate(&host.roots, &RULES, host.now).unwrap();
+    host.now += RULES.overlap + DAY;
+    let may_retire =
+        |under: &Authority| CaStore::may_retire(&host.roots, RULES.overlap, under.issuing.id(), host.now);
+    assert!(!may_retire(&first).unwrap());
+    assert!(may_retire(&second).unwrap());
+}
+
 /// Clients take no line of any length: those who come last are served, and who is not is told.
 #[test]
 fn of_many_cas_in_a_week_the_last_ones_are_bridged() {
