@@ -2,20 +2,17 @@
 //! jumps. None of them needs a Docker Engine; those that mount need root.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod disk;
 mod socket;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use dbssl::{
     config::Certificates,
     host::castore::{CaStore, Rules},
     model::Roots,
 };
+use disk::Disk;
 use socket::{Agent, Container, Fake, Manner, wait};
 use time::OffsetDateTime;
 
@@ -30,36 +27,6 @@ fn wait_all_looked_at(fake: &Fake, all: &[Container]) {
         let missing = all.iter().filter(|one| fake.inspections(one) == 0).count();
         if missing == 0 { Ok(()) } else { Err(format!("{missing} are not")) }
     });
-}
-
-/// A file system of its own size, for as long as the variable lives.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: PathBuf, options: &str) -> Self {
-        fs::create_dir_all(&at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output();
-        let Output { status, stderr, .. } = mounted.unwrap();
-        assert!(status.success(), "mount (needs root): {}", String::from_utf8_lossy(&stderr));
-        Self(at)
-    }
-
-    /// Until nothing goes in any more.
-    fn fill(&self) {
-        let mut filler = fs::File::options().create(true).append(true).open(self.0.join("filler")).unwrap();
-        while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // What has not ended yet keeps it; the name goes.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 /// A CA that a user could upload, with text before it up to a length.

@@ -11,17 +11,8 @@ use serde_json::Value;
 
 const PATH: &str = "/etc/ssl/certs/coolify-ca.crt";
 
-/// An application: it waits, and ends at once when it is told to.
-fn app<'r>(run: &'r TestRun, name: &str) -> Start<'r> {
-    run.database(name)
-        .image("base:bookworm")
-        .without_volume()
-        .options(["--stop-signal", "KILL", "--entrypoint", "sleep"])
-        .command(["infinity"])
-}
-
 fn client<'r>(run: &'r TestRun, name: &str) -> Start<'r> {
-    app(run, name).label("dbssl.client", "true")
+    run.application(name).label("dbssl.client", "true")
 }
 
 /// The file as Docker hands it out, whether the container runs or not.
@@ -97,8 +88,8 @@ fn it_is_put_into_those_that_ask_and_kept_current_there() {
     // Before the agent: one that runs, one that does not yet.
     let running = client(&run, "running").start();
     let created = client(&run, "created").create();
-    let unlabelled = app(&run, "unlabelled").start();
-    let switched_off = app(&run, "off").label("dbssl.client", "false").start();
+    let unlabelled = run.application("unlabelled").start();
+    let switched_off = run.application("off").label("dbssl.client", "false").start();
     let mut agent = run.agent().start();
     let elsewhere = client(&run, "elsewhere")
         .label("dbssl.client.path", "/opt/certs/deep/ca.pem")
@@ -214,7 +205,7 @@ fn who_mounts_a_file_that_was_replaced_is_named_until_it_is_restarted() {
     let file = format!("{}:{PATH}:ro", run.bundle().display());
     let folder = format!("{}:/ssl:ro", run.data().display());
     // Not labelled: it is looked at, and nothing else.
-    let single = app(&run, "single").options(["--volume", &file]).start();
+    let single = run.application("single").options(["--volume", &file]).start();
     let labelled = client(&run, "labelled").options(["--volume", &file]).start();
     let whole = client(&run, "whole")
         .label("dbssl.client.path", "/ssl/coolify-ca.crt")

@@ -7,21 +7,13 @@ mod live;
 
 use std::process::Stdio;
 
-use live::{Compose, Config, DATA_AND_NETWORK, TestRun, image, wait};
+use live::{Compose, Config, DATA_AND_NETWORK, TestRun, compose_database, image, wait};
 
 /// A database with this label, and an application that waits until the database is healthy.
 fn project(labels: &str) -> String {
-    let image = image("postgres:15");
+    let (database, image) = (compose_database(), image("postgres:15"));
     format!(
-        "
-services:
-  db:
-    image: {image}
-    environment:
-      POSTGRES_PASSWORD: secret
-    volumes:
-      - data:/var/lib/postgresql/data
-    labels:
+        "{database}    labels:
       - LABEL
       - a.label=of the user
 {labels}

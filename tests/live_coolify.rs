@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use live::{Compose, DATA_AND_NETWORK, TestRun};
+use live::{Compose, DATA_AND_NETWORK, TestRun, compose_database};
 
 /// Coolify's own CA: P-521, no CA may stand below it, and its key is in Coolify's database.
 fn coolify_s_ca(run: &TestRun) -> (String, String) {
@@ -42,19 +42,7 @@ fn openssl(arguments: &[&[&str]]) {
 }
 
 fn compose_file() -> String {
-    let image = live::image("postgres:15");
-    format!(
-        "
-services:
-  db:
-    image: {image}
-    environment:
-      POSTGRES_PASSWORD: secret
-    volumes:
-      - data:/var/lib/postgresql/data
-    labels: [LABEL, dbssl.enable=true]
-{DATA_AND_NETWORK}"
-    )
+    format!("{}    labels: [LABEL, dbssl.enable=true]\n{DATA_AND_NETWORK}", compose_database())
 }
 
 #[test]

@@ -14,8 +14,8 @@ use std::{fs, io::Write};
 
 use dbssl::host::journal::Phase;
 use live::{
-    Agent, Compose, DATA_AND_NETWORK, Scene, Sentry, TestRun, Way, assert_nothing_stays, docker, image,
-    on_an_engine_of_its_own, profile_is_all, try_docker, wait, ways,
+    Agent, Compose, DATA_AND_NETWORK, Scene, Sentry, TestRun, Way, assert_nothing_stays, compose_database,
+    docker, on_an_engine_of_its_own, profile_is_all, try_docker, wait, ways,
 };
 
 /// What a user does to a database whose agent died in a phase, and what the next agent has to make of it.
@@ -48,7 +48,7 @@ const MEDDLING: &[Meddling] = &[
     meddling("renames it before it was touched", Phase::PolicyOff, rename_only, proved_as_renamed),
     meddling("renames the successor", Phase::Prove, rename_only, proved_by_any_name),
     meddling("makes another on the same data", Phase::Create, another_on_its_data, proved),
-    meddling("makes another on other data", Phase::Create, another_on_other_data, both_are_kept),
+    meddling("makes another on other data", Phase::Brake, another_on_other_data, both_are_kept),
     meddling("makes another while the parked one runs", Phase::Stop, create_another, the_new_one_is_started),
     meddling("puts another in its place", Phase::Start, replace_successor, kept_under_its_brake),
 ];
@@ -63,7 +63,9 @@ fn what_a_user_does_while_the_agent_is_dead_counts_and_loses_nothing() {
             .map(|(number, meddling)| {
                 Scene::begin(meddling.about, |start| {
                     let start = start.options(["--restart", ["no", "always", "unless-stopped"][number % 3]]);
-                    if number % 2 == 0 { start.without_volume() } else { start }
+                    // Another with the same data needs a volume that has a name.
+                    let anonymous = number % 2 == 0 && !meddling.about.starts_with("makes another");
+                    if anonymous { start.without_volume() } else { start }
                 })
             })
             .collect();
@@ -219,20 +221,12 @@ fn the_new_one_is_started(scene: &Scene, mut agent: Agent) {
 /// One database, with the name that Compose makes of project and service.
 fn project() -> String {
     format!(
-        "
-services:
-  db:
-    image: {}
-    restart: always
-    environment:
-      POSTGRES_PASSWORD: secret
-    volumes:
-      - data:/var/lib/postgresql/data
+        "{}    restart: always
     labels:
       - LABEL
       - dbssl.enable=true
 {DATA_AND_NETWORK}",
-        image("postgres:15")
+        compose_database()
     )
 }
 

@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use live::{Compose, Container, DATA_AND_NETWORK, TestRun, docker, image, wait};
+use live::{Compose, Container, DATA_AND_NETWORK, TestRun, compose_database, docker, wait};
 
 /// What must be the same of a database that nothing was done to.
 fn untouched(db: &Container<'_>) -> (String, String, String) {
@@ -129,15 +129,7 @@ fn a_config_that_compose_wrote_into_the_layer_is_not_lost() {
     let compose = Compose::new(
         &run,
         &format!(
-            "
-services:
-  db:
-    image: {}
-    environment:
-      POSTGRES_PASSWORD: secret
-    volumes:
-      - data:/var/lib/postgresql/data
-    labels:
+            "{}    labels:
       - LABEL
       - dbssl.enable=true
     configs:
@@ -147,7 +139,7 @@ configs:
   settings:
     content: of the user
 {DATA_AND_NETWORK}",
-            image("postgres:15")
+            compose_database()
         ),
     );
     compose.run(&["up", "--detach"]).unwrap();

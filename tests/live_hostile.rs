@@ -191,15 +191,7 @@ fn the_bundle_is_never_put_outside_of_a_container() {
     let outside = run.folder().join("outside");
     fs::create_dir(&outside).unwrap();
     let out = format!("{}{}", "../".repeat(30), outside.strip_prefix("/").unwrap().display());
-    let client = |name: &str| {
-        run.database(name)
-            .image("base:bookworm")
-            .without_volume()
-            .options(["--stop-signal", "KILL", "--entrypoint", "sleep"])
-            .command(["infinity"])
-            .label("dbssl.client", "true")
-            .start()
-    };
+    let client = |name: &str| run.application(name).label("dbssl.client", "true").start();
     let at = "/etc/ssl/certs/coolify-ca.crt";
     let spoilt: Vec<_> = [
         ("above", format!("rm -rf /etc/ssl/certs && mkdir -p /etc/ssl && ln -s {out} /etc/ssl/certs")),

@@ -2,6 +2,7 @@
 #![cfg(feature = "live")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod disk;
 mod live;
 
 use std::{
@@ -9,10 +10,11 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use disk::Disk;
 use live::{Config, Container, TestRun, docker, wait};
 
 /// SHA-256 of the leaf that is served.
@@ -231,41 +233,11 @@ fn changed_names_give_a_new_certificate_without_a_restart() {
     assert_eq!((db.started_at(), db.id()), (started_at, id));
 }
 
-/// A file system of 4 MiB where the agent's state is, for as long as the variable lives.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf) -> Self {
-        fs::create_dir_all(&at).unwrap();
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&at).status();
-        assert!(status.unwrap().success(), "mount needs root");
-        Self(at)
-    }
-
-    /// Until nothing goes in any more.
-    fn fill(&self) {
-        let filler = fs::File::options().create(true).append(true).open(self.0.join("filler"));
-        let mut filler = filler.unwrap();
-        while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.0.join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Containers hold it until they are removed; the name goes.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 /// It is said, what is served stays, and when there is room it is done without anybody's word.
 #[test]
 fn on_a_full_disk_a_renewal_waits_for_room() {
     let run = TestRun::begin();
-    let disk = SmallDisk::mount(run.state());
+    let disk = Disk::mount(run.state(), "size=4m");
     let mut agent = run.agent().start();
     let db = run.database("db").enabled().start();
     agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use super::{Container, TestRun};
+use super::{Container, TestRun, image};
 
 /// What a Compose file with the volume `data` ends with.
 pub const DATA_AND_NETWORK: &str = "volumes:
@@ -12,6 +12,21 @@ networks:
   default:
     labels: [LABEL]
 ";
+
+/// What one begins with: the service `db`, a PostgreSQL on the volume `data`.
+pub fn compose_database() -> String {
+    format!(
+        "services:
+  db:
+    image: {}
+    environment:
+      POSTGRES_PASSWORD: secret
+    volumes:
+      - data:/var/lib/postgresql/data
+",
+        image("postgres:15")
+    )
+}
 
 /// A Compose project of a run. Its containers, volumes and networks go with the run, by their labels.
 pub struct Compose<'r> {

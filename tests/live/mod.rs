@@ -40,7 +40,7 @@ mod watcher;
 pub use self::{
     agent::{Agent, Setup},
     cases::{CASES_IMAGES, Case, Way, every_case, kill_all, recover_all, ways},
-    compose::{Compose, DATA_AND_NETWORK},
+    compose::{Compose, DATA_AND_NETWORK, compose_database},
     container::{Container, Start},
     docker::{docker, try_docker},
     engine::{End, Engine, on_an_engine_of_its_own},

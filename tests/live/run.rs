@@ -154,6 +154,15 @@ impl TestRun {
         Start::new(self, name)
     }
 
+    /// An application to be started: it waits, and ends at once when it is told to.
+    pub fn application(&self, name: &str) -> Start<'_> {
+        self.database(name)
+            .image("base:bookworm")
+            .without_volume()
+            .options(["--stop-signal", "KILL", "--entrypoint", "sleep"])
+            .command(["infinity"])
+    }
+
     /// A container of this run by its full name, made in another way (by Compose, for instance).
     pub fn container(&self, full_name: &str) -> Container<'_> {
         Container { run: self, name: full_name.to_owned() }
