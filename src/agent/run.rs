@@ -8,7 +8,9 @@
 //! - A signal to stop lets the redeploys under way come to their end.
 
 mod cas;
+mod files;
 mod questions;
+mod repairs;
 mod signed;
 
 use std::{
@@ -27,7 +29,9 @@ use tracing::{debug, error, info, warn};
 
 use self::{
     cas::{Stamps, establish, tell_of, warnings},
+    files::{changed, watch},
     questions::Questions,
+    repairs::Repairs,
 };
 use super::{
     candidate, client,
@@ -35,7 +39,7 @@ use super::{
     reconcile::{Memory, reconcile},
     rollover::Rollover,
     settle,
-    sweep::{is_left, sweep},
+    sweep::is_left,
     world::World,
 };
 use crate::{
@@ -45,7 +49,7 @@ use crate::{
         castore::{Authority, CaStore, CaStoreError, Rules},
         clock,
         docker::{Docker, DockerError, Event, EventKind, Listed},
-        requests,
+        journal, requests,
         stamp::Stamp,
         systemd::Notifier,
         watch::Watch,
@@ -232,7 +236,7 @@ struct Agent {
     running: HashMap<tokio::task::Id, ContainerName>,
     /// Asked for by a human: to be done whatever the policy and earlier setbacks say.
     ordered: HashSet<ContainerName>,
-    repairs: JoinSet<()>,
+    repairs: Repairs,
     clients: Clients,
     watch: Option<Watch>,
     stamps: Stamps,
@@ -266,7 +270,7 @@ impl Agent {
             runs: JoinSet::new(),
             running: HashMap::new(),
             ordered: HashSet::new(),
-            repairs: JoinSet::new(),
+            repairs: Repairs::default(),
             watch,
             // Whatever has changed since it was read is found by the first look.
             stamps: Stamps::default(),
@@ -390,9 +394,11 @@ impl Agent {
             left |= is_left(&listed);
             self.remember(listed.id, found);
         }
-        if left {
-            let world = Arc::clone(&self.world);
-            self.repairs.spawn(async move { sweep(&world).await });
+        // What could not be settled when it was tried, for Docker refused it, say, is tried again.
+        if journal::has_any(&self.world.roots.journal()) {
+            self.repairs.recover(&self.world);
+        } else if left {
+            self.repairs.sweep(&self.world);
         }
         for name in
             names_before.into_keys().filter(|name| !self.by_name.contains_key(name)).collect::<Vec<_>>()
@@ -504,8 +510,7 @@ impl Agent {
                     error!(container = %name, %failure, "a run ended by a defect of dbssl: please report it");
                     self.queue.finished(&name, Some(Instant::now() + Duration::from_secs(300)));
                     // Whatever it had begun is in the journal, and in nobody's hand any more.
-                    let world = Arc::clone(&self.world);
-                    self.repairs.spawn(async move { settle::recover(&world).await });
+                    self.repairs.recover(&self.world);
                 }
             }
         }
@@ -518,33 +523,6 @@ impl Agent {
         self.settle_rollover();
     }
 
-    /// Looks at the files that others write for us, and at the clock, by which CAs come and go.
-    fn check_files(&mut self) {
-        // What somebody is still writing is nobody's to deliver.
-        if self.check_cas() {
-            self.deliver_bundle();
-        }
-        self.check_signed();
-        if let Some(watch) = &mut self.watch {
-            watch.refresh();
-        }
-        let now = Instant::now();
-        for name in requests::all(&self.world.roots) {
-            if self.ordered.insert(name.clone()) {
-                self.queue.poke(name, now);
-            }
-        }
-    }
-
-    /// Whoever reads the trust bundle has to be looked at when it changed.
-    fn deliver_bundle(&mut self) {
-        if self.clients.bundle_changed() {
-            for (id, _) in self.known.iter().filter(|(_, known)| known.client) {
-                self.clients.poke(id);
-            }
-        }
-    }
-
     fn status(&self) -> String {
         let ours = self.known.values().filter(|known| known.ours).count();
         format!("{ours} containers looked after, {} being worked on", self.queue.running())
@@ -553,40 +531,20 @@ impl Agent {
     /// Lets what is under way come to its end. What waits for Docker alone is left to the journal.
     async fn finish(&mut self, notifier: &Notifier) {
         self.world.stop();
-        let under_way = self.runs.len() + self.repairs.len() + self.clients.under_way();
+        let under_way = self.runs.len() + self.repairs.under_way() + self.clients.under_way();
         if under_way > 0 {
             info!(under_way, "stopping: waiting for what is under way");
         }
         let (runs, repairs, clients) = (&mut self.runs, &mut self.repairs, &mut self.clients);
         let all = async {
             while runs.join_next().await.is_some() {}
-            while repairs.join_next().await.is_some() {}
+            repairs.finish().await;
             clients.finish().await;
         };
         if tokio::time::timeout(LONGEST_END, with_watchdog(notifier, all)).await.is_err() {
             warn!("stopping in the middle of a redeploy: the next start settles it");
         }
         info!("stopped");
-    }
-}
-
-/// Watches the trust bundle's folder, what comes back signed, and what `dbssl apply` asks for.
-fn watch(world: &World) -> Option<Watch> {
-    let folders = requests::folder(&world.roots)
-        .map(|requests| vec![world.roots.data.clone(), world.roots.signed(), requests]);
-    let error = match folders.map(Watch::folders) {
-        Ok(Ok(watch)) => return Some(watch),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    warn!(error, "changes of files are seen at the slow list only");
-    None
-}
-
-async fn changed(watch: Option<&Watch>) {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
     }
 }
 

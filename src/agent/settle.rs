@@ -110,7 +110,8 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
         let error = match settle(world, &operation, &mut journal, &verdict, again).await {
             Ok(settled) => {
                 if let Err(error) = journal.end() {
-                    error!(%error, "the finished operation stays in the journal; it is looked at again at the next start");
+                    error!(%error, "the finished operation stays in the journal; it is removed at the next slow list, or taken up again at the next start");
+                    world.over(operation.id);
                 }
                 return Ended { settled, docker_died };
             }
@@ -125,7 +126,9 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
         docker_died |= engine_gone;
         tries += u32::from(!engine_gone);
         if tries >= TRIES || (engine_gone && world.is_stopping()) {
-            let why = format!("cannot finish now, it is tried again at the next start of dbssl: {error}");
+            let why = format!(
+                "cannot finish now, it is tried again when Docker is back, at the next slow list, and at the next start of dbssl: {error}"
+            );
             return Ended { settled: Settled::Down { why }, docker_died };
         }
         warn!(%error, container = %operation.name, operation = operation.id, retry_in = ?pause, "cannot finish the redeploy yet");
@@ -134,7 +137,8 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
     }
 }
 
-/// Settles everything that an earlier run of the agent left behind. Before anything else at start-up.
+/// Settles everything that an earlier run of the agent, or an operation of this one, left behind. Before anything else
+/// at start-up.
 pub async fn recover(world: &World) {
     match unfinished(&world.roots.journal()) {
         Ok(left) => drop(join_all(left.into_iter().map(|left| recover_one(world, left))).await),
@@ -148,6 +152,12 @@ pub async fn recover(world: &World) {
 async fn recover_one(world: &World, left: Unfinished) {
     let Unfinished { operation, phase, journal } = left;
     let Some(_in_hand) = world.take_in_hand(&operation.old) else { return };
+    if world.is_over(&operation.id) {
+        if let Err(error) = journal.end() {
+            error!(%error, "the finished operation still stays in the journal");
+        }
+        return;
+    }
     let (name, id, old) = (operation.name.clone(), operation.id.clone(), operation.old.clone());
     info!(container = %name, operation = id, phase = phase.word(), "found an unfinished redeploy: settling it");
     let verdict = match phase {
@@ -220,12 +230,7 @@ async fn settle(
     }
     match (successor, old) {
         (Some(successor), old) if proved => {
-            let start = again
-                || *verdict == Verdict::Unknown
-                || !journal.has_announced(Phase::Prove)
-                // The agent died after the proof, and Docker perhaps with it, while there was no restart policy.
-                || journal.has_announced(Phase::Commit)
-                    && !docker.was_stopped(successor.id(), operation.begun, clock::now()).await?;
+            let start = again || *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
             commit(world, operation, journal, &successor, old.as_ref(), start).await
         }
         (Some(successor), None) => keep(docker, operation, &successor, why).await,
@@ -289,7 +294,8 @@ async fn commit(
     Ok(Settled::Committed { interruption: None })
 }
 
-/// Whether it has ended since the proof, and at nobody's word: it had no restart policy, which would have brought it back.
+/// Whether it has ended since the proof, and at nobody's word: by its own fault, or as Docker died, perhaps with the agent.
+/// It had no restart policy, which would have brought it back.
 async fn has_ended(docker: &Docker, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError> {
     let found = docker.inspect(id.as_str()).await?;
     let ended = found.is_some_and(|found| found.state() == State::Exited);
@@ -377,6 +383,10 @@ async fn clear_away(world: &World, operation: &Operation, successor: &Inspect) -
     }
     match docker.remove(successor.id()).await {
         Err(error) if !error.engine_gone() => {
+            // Somebody started it meanwhile: out of the way it would run on, and its data would be nobody else's.
+            if docker.inspect(successor.id().as_str()).await?.is_some_and(|found| found.running()) {
+                return Err(error.into());
+            }
             warn!(%error, "the successor cannot be removed now: it is renamed, and removed later");
             docker.rename(successor.id(), &format!("{}{FAILED}{}", operation.name, operation.id)).await?;
             // Compose starts every container of a service.

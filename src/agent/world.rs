@@ -31,6 +31,7 @@ pub struct World {
     pub credential: Credential,
     authority: RwLock<Arc<Authority>>,
     in_hand: Mutex<HashSet<ContainerId>>,
+    over: Mutex<HashSet<String>>,
     stopping: AtomicBool,
 }
 
@@ -60,6 +61,7 @@ impl World {
             credential: Credential::default(),
             authority: RwLock::new(Arc::new(authority)),
             in_hand: Mutex::default(),
+            over: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -72,6 +74,15 @@ impl World {
 
     pub fn is_in_hand(&self, id: &ContainerId) -> bool {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// The operation is settled though its file is still in the journal, which would not let go of it.
+    pub fn is_over(&self, operation: &str) -> bool {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).contains(operation)
+    }
+
+    pub fn over(&self, operation: String) {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).insert(operation);
     }
 
     /// The agent is to end: what waits for Docker alone is left to the journal.

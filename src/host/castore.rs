@@ -101,6 +101,8 @@ pub struct Authority {
     pub reached: Vec<Certificate>,
     /// What a human should know or do; the text is the log line.
     pub notices: Vec<Notice>,
+    /// When this was found out. Which CAs are within the overlap is another matter before that.
+    pub found: OffsetDateTime,
     /// When this has to be looked at again: an overlap ends, or a CA is to be renewed.
     pub next: Option<OffsetDateTime>,
     /// Who else signs, or can.
@@ -290,6 +292,7 @@ impl CaStore {
             bridges: bridges.certificates,
             issuing: line.ca,
             notices,
+            found: now,
             next: None,
         }))
     }

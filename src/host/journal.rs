@@ -4,16 +4,22 @@
 //! appended and synced before the call that they announce, so after a crash the file tells how far things
 //! may have come. A last line torn by a crash announces a call that was never made, and is ignored.
 //!
+//! Whoever works on an operation has its file locked (`flock`), which ends with him: what is locked is not unfinished.
+//!
 //! The record holds the container's raw inspect, passwords included: the folder is 0700, files 0600.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -134,6 +140,9 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(fail("create"))?;
+        if !lock(&file).map_err(fail("lock"))? {
+            return Err(fail("lock")(io::ErrorKind::ResourceBusy.into()));
+        }
         let mut journal = Self { path: path.clone(), file, announced: BTreeSet::new() };
         let line = serde_json::to_string(operation).map_err(|error| fail("write")(error.into()))?;
         journal.append(&line).and_then(|()| sync_folder(folder)).inspect_err(|_| {
@@ -159,8 +168,8 @@ impl Journal {
 
     /// The operation is over.
     pub fn end(self) -> Result<(), JournalError> {
-        let Self { path, file, announced: _ } = self;
-        drop(file);
+        // Locked until it is gone, so that nobody takes it up.
+        let Self { path, file: _file, announced: _ } = self;
         super::crash::removal();
         fs::remove_file(&path).map_err(failure("remove", &path))?;
         path.parent().map_or(Ok(()), sync_folder)
@@ -183,7 +192,17 @@ pub struct Unfinished {
     pub journal: Journal,
 }
 
-/// All unfinished operations. What was never whole was never acted upon, and is removed; what cannot be
+/// Whether there is any operation, under way or left.
+pub fn has_any(folder: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.any(|entry| is_record(&entry.path()))
+}
+
+fn is_record(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl")
+}
+
+/// All operations that nobody works on. What was never whole was never acted upon, and is removed; what cannot be
 /// understood is put aside for a human. One bad file hides no other.
 pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
     let entries = match fs::read_dir(folder) {
@@ -194,7 +213,7 @@ pub fn unfinished(folder: &Path) -> Result<Vec<Unfinished>, JournalError> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(failure("read", folder))?.path();
-        if path.extension().is_none_or(|extension| extension != "jsonl") {
+        if !is_record(&path) {
             continue;
         }
         match take_up(&path) {
@@ -214,6 +233,13 @@ pub fn is_under_way(folder: &Path, name: &ContainerName) -> bool {
 }
 
 fn take_up(path: &Path) -> Result<Option<Unfinished>, JournalError> {
+    let file = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failure("open", path))?,
+    };
+    if !lock(&file).map_err(failure("lock", path))? {
+        return Ok(None);
+    }
     let text = fs::read_to_string(path).map_err(failure("read", path))?;
     if !text.contains('\n') {
         fs::remove_file(path).map_err(failure("remove", path))?;
@@ -225,7 +251,6 @@ fn take_up(path: &Path) -> Result<Option<Unfinished>, JournalError> {
         error!(file = %aside.display(), "an operation in the journal cannot be understood: look whether a container *.dbssl-parked is left, then remove the file");
         return Ok(None);
     };
-    let file = OpenOptions::new().append(true).open(path).map_err(failure("open", path))?;
     let phase = announced.last().copied().unwrap_or(Phase::Begun);
     let mut journal = Journal { path: path.to_owned(), file, announced: announced.into_iter().collect() };
     if !text.ends_with('\n') {
@@ -241,6 +266,15 @@ fn understand(text: &str) -> Option<(Operation, Vec<Phase>)> {
     let operation = serde_json::from_str(lines.next()?).ok()?;
     let phases = lines.filter_map(|line| Phase::ALL.iter().copied().find(|phase| phase.word() == line));
     Some((operation, phases.collect()))
+}
+
+/// Has the file for as long as it is open; `false` if somebody else has it, or has ended with it.
+fn lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file.metadata()?.nlink() > 0),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn make_folder(folder: &Path) -> Result<(), JournalError> {
@@ -280,16 +314,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("journal");
         assert!(unfinished(&folder).unwrap().is_empty());
-        let mut journal = Journal::begin(&folder, &operation()).unwrap();
-        assert_eq!(unfinished(&folder).unwrap()[0].phase, Phase::Begun);
+        drop(Journal::begin(&folder, &operation()).unwrap());
+        let found = unfinished(&folder).unwrap().remove(0);
+        assert_eq!(found.phase, Phase::Begun);
+        let mut journal = found.journal;
         journal.phase(Phase::PolicyOff).unwrap();
         journal.phase(Phase::Stop).unwrap();
+        drop(journal);
         assert!(is_under_way(&folder, &"db".parse().unwrap()));
         assert!(!is_under_way(&folder, &"other".parse().unwrap()));
         let found = unfinished(&folder).unwrap().remove(0);
         assert!(found.operation == operation());
         assert_eq!(found.phase, Phase::Stop);
-        journal.end().unwrap();
+        found.journal.end().unwrap();
         assert!(unfinished(&folder).unwrap().is_empty());
         assert!(!is_under_way(&folder, &"db".parse().unwrap()));
     }
@@ -300,9 +337,11 @@ mod tests {
         let mut journal = Journal::begin(folder.path(), &operation()).unwrap();
         journal.phase(Phase::Stop).unwrap();
         journal.file.write_all(b"par").unwrap();
+        drop(journal);
         let mut found = unfinished(folder.path()).unwrap().remove(0);
         assert_eq!(found.phase, Phase::Stop);
         found.journal.phase(Phase::RollBack).unwrap();
+        drop(found);
         assert_eq!(unfinished(folder.path()).unwrap()[0].phase, Phase::RollBack);
     }
 
@@ -322,6 +361,30 @@ mod tests {
         fs::write(folder.path().join("1.jsonl"), "{\"version\":9}\nstop\n").unwrap();
         assert_eq!(unfinished(folder.path()).unwrap().len(), 1);
         assert!(folder.path().join("1.broken").exists());
+    }
+
+    #[test]
+    fn what_somebody_works_on_is_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!has_any(folder.path()));
+        let journal = Journal::begin(folder.path(), &operation()).unwrap();
+        assert!(has_any(folder.path()));
+        assert!(unfinished(folder.path()).unwrap().is_empty());
+        drop(journal);
+        let left = unfinished(folder.path()).unwrap();
+        assert_eq!(left.len(), 1);
+        assert!(unfinished(folder.path()).unwrap().is_empty(), "the one who found it has it");
+    }
+
+    /// Another may look at the very moment at which one ends.
+    #[test]
+    fn what_has_just_ended_is_not_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(folder.path(), &operation()).unwrap();
+        let late = OpenOptions::new().append(true).open(&journal.path).unwrap();
+        assert!(!lock(&late).unwrap());
+        journal.end().unwrap();
+        assert!(!lock(&late).unwrap());
     }
 
     #[test]

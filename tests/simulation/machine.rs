@@ -38,6 +38,17 @@ pub enum Status {
     Exited,
 }
 
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Exited => "exited",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Container {
     pub id: String,
@@ -418,7 +429,7 @@ impl Container {
 
     fn quirk(&self) -> Quirk {
         let image = self.config["Image"].as_str().unwrap_or_default();
-        Quirk::ALL.into_iter().find(|quirk| image_names(*quirk).iter().any(|name| name == image)).unwrap()
+        Quirk::ALL.into_iter().find(|quirk| image_names(*quirk).contains(&image)).unwrap()
     }
 
     pub fn policy(&self) -> &str {
@@ -426,13 +437,8 @@ impl Container {
     }
 
     pub fn inspect(&self) -> Value {
-        let words = self.words();
-        let status = match self.status {
-            Status::Created => "created",
-            Status::Running => "running",
-            Status::Restarting => "restarting",
-            Status::Exited => "exited",
-        };
+        let of = |field: &str| self.config[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        let words = [of("Entrypoint"), of("Cmd")].concat();
         let started =
             self.started.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |at| at.format(&Rfc3339).unwrap());
         let networks: serde_json::Map<_, _> = self
@@ -441,8 +447,8 @@ impl Container {
             .map(|(network, endpoint)| {
                 let mut shown = endpoint.clone();
                 shown["NetworkID"] = json!(format!("{network:a<64}"));
-                let address = if self.is_running() { self.address.to_string() } else { String::new() };
-                shown["IPAddress"] = json!(address);
+                let address = self.is_running().then(|| self.address.to_string());
+                shown["IPAddress"] = Value::String(address.unwrap_or_default());
                 if network != "bridge" {
                     let mut aliases = endpoint["Aliases"].as_array().cloned().unwrap_or_default();
                     aliases.push(json!(self.id[..12]));
@@ -451,30 +457,48 @@ impl Container {
                 (network.clone(), shown)
             })
             .collect();
-        json!({
+        let mut shown = json!({
             "Id": self.id,
             "Name": format!("/{}", self.name),
             "Image": image_names(self.quirk())[1],
             "Path": words.first(),
             "Args": words.get(1..),
             "State": {
-                "Status": status, "Running": matches!(self.status, Status::Running | Status::Restarting),
+                "Status": self.status.word(), "Running": matches!(self.status, Status::Running | Status::Restarting),
                 "Restarting": self.status == Status::Restarting, "Paused": false, "Pid": 0,
                 "ExitCode": self.code, "StartedAt": started,
             },
-            "Config": self.config,
-            "HostConfig": self.host_config,
-            "Mounts": self.mounts,
-            "NetworkSettings": { "Networks": networks, "Ports": {} },
+            "NetworkSettings": { "Ports": {} },
             "ExecIDs": null,
-        })
+        });
+        // As they are: the macro would go through all of them.
+        shown["Config"] = self.config.clone();
+        shown["HostConfig"] = self.host_config.clone();
+        shown["Mounts"] = Value::Array(self.mounts.clone());
+        shown["NetworkSettings"]["Networks"] = Value::Object(networks);
+        shown
     }
 }
 
 /// By name, and by id.
-pub fn image_names(quirk: Quirk) -> [String; 2] {
-    let at = Quirk::ALL.iter().position(|other| *other == quirk).unwrap();
-    [format!("redis:7.{at}"), format!("sha256:{:064x}", at + 1)]
+pub fn image_names(quirk: Quirk) -> [&'static str; 2] {
+    match quirk {
+        Quirk::None => {
+            ["redis:7.0", "sha256:0000000000000000000000000000000000000000000000000000000000000001"]
+        }
+        Quirk::NoTls => {
+            ["redis:7.1", "sha256:0000000000000000000000000000000000000000000000000000000000000002"]
+        }
+        Quirk::Deaf => {
+            ["redis:7.2", "sha256:0000000000000000000000000000000000000000000000000000000000000003"]
+        }
+        Quirk::Refuses => {
+            ["redis:7.3", "sha256:0000000000000000000000000000000000000000000000000000000000000004"]
+        }
+        Quirk::Slow => {
+            ["redis:7.4", "sha256:0000000000000000000000000000000000000000000000000000000000000005"]
+        }
+    }
 }
 
 impl Shared {
@@ -558,6 +582,8 @@ impl Shared {
                 "on-failure" => code != 0,
                 _ => false,
             };
+            // Somebody has just told Docker to stop it.
+            let again = again && !container.stopped_by_hand;
             machine.end(id, code);
             if again && let Some(container) = machine.containers.get_mut(id) {
                 container.status = Status::Restarting;

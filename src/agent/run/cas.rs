@@ -46,7 +46,9 @@ impl Agent {
     /// `false` while somebody may still be writing.
     pub(super) fn check_cas(&mut self) -> bool {
         let found = Stamps::of(&self.world);
-        let due = self.next_change().is_some_and(|at| at <= Instant::now());
+        // Set back, the clock makes a CA that had its time a former one again.
+        let set_back = clock::now() < self.world.authority().found;
+        let due = set_back || self.next_change().is_some_and(|at| at <= Instant::now());
         if found == self.stamps && !due && self.look_again.is_none_or(|at| Instant::now() < at) {
             return self.look_again.is_none() || self.failures > 1;
         }

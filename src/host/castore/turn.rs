@@ -302,6 +302,7 @@ impl<'a> Turn<'a> {
             bridges: bridges.certificates,
             issuing: issuing.ca,
             notices: self.notices,
+            found: self.now,
             next,
         })
     }
