@@ -26,12 +26,12 @@ mod client;
 mod der;
 mod issue;
 mod key;
+mod memory;
 mod name;
 mod read;
 mod request;
 #[cfg(test)]
 pub(crate) mod tests;
-mod verdict;
 
 pub use certificate::{Certificate, CertificateError, KeyKind};
 pub use check::{

@@ -63,7 +63,11 @@ impl Spec for Redis {
         let tls_port = last(&options, "tls-port");
         let is = |option: &&LongOption, value: &str| option.value.as_deref() == Some(value);
         let auth_clients = last(&options, "tls-auth-clients");
-        let for_another = wired_for_another(command, demand, |demand| self.flags(command, demand));
+        // Without the last one it takes nobody in who has no certificate.
+        let names = FILES.iter().map(|(name, _)| *name).chain(["tls-port", "tls-auth-clients"]);
+        let missing = names.into_iter().any(|name| last(&options, name).is_none());
+        let for_another =
+            !missing && wired_for_another(command, demand, |demand| self.flags(command, demand));
         let all_have_certificates = demand.requires_certificates() || for_another;
         // Closed; or wanted by plaintext; or only for clients with certificates, which nobody asked for here.
         let contradicts = [
@@ -75,9 +79,6 @@ impl Spec for Redis {
         if let Some(contradicts) = contradicts.into_iter().flatten().next() {
             return Wired::Conflict(vec![contradicts.written.clone()]);
         }
-        // Without the last one it takes nobody in who has no certificate.
-        let names = FILES.iter().map(|(name, _)| *name).chain(["tls-port", "tls-auth-clients"]);
-        let missing = names.into_iter().any(|name| last(&options, name).is_none());
         let asks_too_little = match demand.client_auth {
             // One that asks and does not insist turns nobody away whom nobody asked: no reason to stop it.
             ClientAuth::None => false,

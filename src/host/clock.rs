@@ -1,5 +1,7 @@
 //! The wall clock. Everything else is given the time as a value.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
 /// For what is written into certificates. It may jump.
@@ -10,6 +12,16 @@ pub fn now() -> OffsetDateTime {
         return now;
     }
     OffsetDateTime::now_utc()
+}
+
+/// Gives others the time to end what they do, where nobody can say when they have. A simulation has no others.
+#[expect(clippy::disallowed_methods, reason = "there is no condition to wait for")]
+pub fn rest(pause: Duration) {
+    #[cfg(feature = "simulation")]
+    if simulated::now().is_some() {
+        return;
+    }
+    std::thread::sleep(pause);
 }
 
 /// What the simulation sets for its thread.

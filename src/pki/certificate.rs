@@ -9,7 +9,7 @@ use x509_parser::{
     public_key::PublicKey,
 };
 
-use super::{der, name, verdict};
+use super::{der, memory, memory::Fingerprint, name};
 use crate::model::{San, Sans};
 
 /// A certificate, parsed. Cheap to clone; equal if the DER is.
@@ -86,7 +86,7 @@ pub(super) struct Facts {
     pub(super) signature_algorithm: Vec<u8>,
     pub(super) signature_oid: String,
     pub(super) signature: Vec<u8>,
-    fingerprint: [u8; 32],
+    fingerprint: Fingerprint,
     subject: String,
     issuer: String,
     subject_raw: Vec<u8>,
@@ -131,8 +131,13 @@ pub(super) struct KeyUsage {
 impl Certificate {
     /// Parse one certificate.
     pub fn from_der(der: Vec<u8>) -> Result<Self, CertificateError> {
-        let facts = Facts::parse(der)?;
-        Ok(Self { facts: Arc::new(facts) })
+        let fingerprint = der::sha256(&der);
+        if let Some(known) = memory::PARSED.with(|parsed| parsed.get(&fingerprint)) {
+            return Ok(known);
+        }
+        let certificate = Self { facts: Arc::new(Facts::parse(der, fingerprint)?) };
+        memory::PARSED.with(|parsed| parsed.keep(fingerprint, certificate.clone()));
+        Ok(certificate)
     }
 
     pub fn der(&self) -> &[u8] {
@@ -247,7 +252,13 @@ impl Certificate {
     /// Whether `issuer`'s key made this certificate's signature, by an algorithm that rustls accepts (so:
     /// no MD5, no SHA-1). Says nothing about names, dates or permissions.
     pub fn signed_by(&self, issuer: &Self) -> bool {
-        verdict::remembered(self.fingerprint(), issuer.fingerprint(), || self.verify_signature(&issuer.facts))
+        let pair = (self.fingerprint(), issuer.fingerprint());
+        if let Some(known) = memory::SIGNED.with(|signed| signed.get(&pair)) {
+            return known;
+        }
+        let verified = self.verify_signature(&issuer.facts);
+        memory::SIGNED.with(|signed| signed.keep(pair, verified));
+        verified
     }
 
     fn verify_signature(&self, key: &Facts) -> bool {
@@ -281,7 +292,7 @@ impl fmt::Debug for Certificate {
 }
 
 impl Facts {
-    fn parse(der: Vec<u8>) -> Result<Self, CertificateError> {
+    fn parse(der: Vec<u8>, fingerprint: Fingerprint) -> Result<Self, CertificateError> {
         let malformed = |why: &str| CertificateError::Malformed(why.to_owned());
         let (rest, parsed) = X509Certificate::from_der(&der)
             .map_err(|why| CertificateError::Malformed(printable(&why.to_string())))?;
@@ -321,7 +332,7 @@ impl Facts {
         };
         let raw_serial = parsed.tbs_certificate.raw_serial();
         let mut facts = Self {
-            fingerprint: der::sha256(&der),
+            fingerprint,
             tbs: tbs.whole.to_vec(),
             signature_algorithm: algorithm.content.to_vec(),
             signature_oid: parsed.signature_algorithm.algorithm.to_id_string(),

@@ -89,16 +89,25 @@ impl FakeDocker {
     }
 }
 
-fn listed(container: &Container) -> Listed {
-    let inspect = Inspect::new(container.inspect()).unwrap();
-    Listed {
-        id: inspect.id().clone(),
-        name: inspect.name().clone(),
-        image: inspect.image_name().to_owned(),
-        labels: inspect.labels(),
-        state: inspect.state_word().to_owned(),
-        mounts: inspect.mounts().into_iter().map(|mount| (mount.source, mount.destination)).collect(),
+/// What a list of containers says of one, if it has the label (`key`, `key=value`, or none at all).
+fn listed(container: &Container, label: &str) -> Option<Listed> {
+    let labels = &container.config["Labels"];
+    let carries = match label.split_once('=') {
+        Some((key, value)) => labels[key] == value,
+        None => label.is_empty() || labels.get(label).is_some(),
+    };
+    if !carries {
+        return None;
     }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Some(Listed {
+        id: id_of(&container.id),
+        name: container.name.parse().unwrap(),
+        image: text(&container.config["Image"]),
+        labels: labels.as_object()?.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
+        state: container.status.word().to_owned(),
+        mounts: container.mounts.iter().map(|at| (text(&at["Source"]), text(&at["Destination"]))).collect(),
+    })
 }
 
 #[async_trait]
@@ -121,12 +130,10 @@ impl Containers for FakeDocker {
     }
 
     async fn list(&self, label: &str) -> Result<Vec<Listed>, DockerError> {
-        let carries = |listed: &Listed| match label.split_once('=') {
-            Some((key, value)) => listed.labels.get(key).is_some_and(|found| found == value),
-            None => label.is_empty() || listed.labels.contains_key(label),
-        };
-        self.ask("list", |machine| Ok(machine.containers.values().map(listed).filter(carries).collect()))
-            .await
+        self.ask("list", |machine| {
+            Ok(machine.containers.values().filter_map(|container| listed(container, label)).collect())
+        })
+        .await
     }
 
     async fn inspect(&self, container: &str) -> Result<Option<Inspect>, DockerError> {
@@ -137,8 +144,7 @@ impl Containers for FakeDocker {
     }
 
     async fn image(&self, image: &str) -> Result<Option<Image>, DockerError> {
-        let known =
-            Quirk::ALL.into_iter().map(image_names).find(|names| names.iter().any(|name| name == image));
+        let known = Quirk::ALL.into_iter().map(image_names).find(|names| names.contains(&image));
         let image = known.map(|[_, id]| {
             Image::new(&json!({
                 "Id": id,

@@ -90,7 +90,7 @@ async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     let services = std::mem::take(&mut users.services);
     let mut wrong = Vec::new();
     // Longer than the slow list leaves anything unseen.
-    sleep(Duration::from_secs(2 * 3600)).await;
+    sleep(Duration::from_secs(65 * 60)).await;
     for _ in 0..PATIENCE.0 {
         wrong = promises::unsettled(&shared.lock(), &services);
         if wrong.is_empty() {
@@ -112,6 +112,10 @@ async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     let tried = services.values().any(|service| service.enabled && service.quirk == Quirk::NoTls);
     if !again.is_empty() && !tried {
         shared.lock().breaks(|| format!("a second pass did {again:?}"));
+    }
+    let wrong = promises::unsettled(&shared.lock(), &services);
+    for why in wrong {
+        shared.lock().breaks(|| format!("after a second pass: {why}"));
     }
     agent.end().await;
     for why in take_panics() {
@@ -248,6 +252,7 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
+            machine.truth.known = false;
             let drops = machine.weather.drops;
             if machine.chance(drops, 1000) {
                 drop_a_ca(&mut machine);

@@ -30,14 +30,18 @@ use std::{
 
 use history::{History, go_through};
 
+/// A history is made of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn number(variable: &str) -> Option<u64> {
     #[allow(clippy::disallowed_methods, reason = "a test's own knob, not a setting")]
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, allowed: a number")))
 }
 
-/// As many as go through in two or three minutes on two cores, optimised as the profile `histories` says.
-const HISTORIES: u64 = 10_000;
+/// As many as go through in some three minutes on two cores, optimised as the profile `histories` says.
+const HISTORIES: u64 = 50_000;
 
 #[test]
 fn whatever_happens_the_promises_hold() {

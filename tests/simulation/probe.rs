@@ -1,11 +1,12 @@
 //! The databases as their clients meet them. What is served is verified for real, over no wire.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
 use dbssl::{
     host::probe::{Asks, Plain, Served, Target, Unproved, accepts},
     model::San,
+    pki::Certificate,
 };
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -33,13 +34,13 @@ impl FakeProbe {
         self.machine.lock().packet_lost()
     }
 
-    fn served(&self, target: &Target) -> Result<Vec<CertificateDer<'static>>, String> {
+    fn served(&self, target: &Target) -> Result<Vec<Certificate>, String> {
         let machine = self.machine.lock();
         let (server, address) = listening(&machine, target).ok_or("no route to host")?;
         if !server.is_ready() || server.tls_port != Some(address.port()) {
             return Err("connection refused".to_owned());
         }
-        Ok(server.served.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect())
+        Ok(server.served.clone())
     }
 }
 
@@ -50,7 +51,7 @@ impl Asks for FakeProbe {
             return Served::NotReady("no answer in time".to_owned());
         }
         match self.served(target) {
-            Ok(chain) => Served::Tls { chain, ready: true },
+            Ok(chain) => Served::Tls { chain: der(&chain), ready: true },
             Err(why) => Served::Unreachable(why),
         }
     }
@@ -67,7 +68,7 @@ impl Asks for FakeProbe {
         }
         let chain = self.served(target).map_err(Unproved::Unreachable)?;
         match verified(&chain, roots, target.name.as_ref(), now) {
-            Ok(()) => Ok(chain),
+            Ok(()) => Ok(der(&chain)),
             Err(why) => Err(Unproved::Rejected(why)),
         }
     }
@@ -91,12 +92,39 @@ impl Asks for FakeProbe {
     }
 }
 
+pub fn der(certificates: &[Certificate]) -> Vec<CertificateDer<'static>> {
+    certificates.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect()
+}
+
 /// As a client does it that trusts just these roots.
 pub fn verified(
-    chain: &[CertificateDer<'_>],
+    chain: &[Certificate],
     roots: &[CertificateDer<'_>],
     name: Option<&San>,
     now: OffsetDateTime,
 ) -> Result<(), String> {
-    accepts(chain, roots, Some(name.ok_or("no name to verify")?), now)
+    let name = name.ok_or("no name to verify")?;
+    let mut question = name.to_string().into_bytes();
+    for one in chain.iter().map(Certificate::der).chain(roots.iter().map(AsRef::as_ref)) {
+        question.extend_from_slice(one);
+    }
+    let within = |(from, to): &(OffsetDateTime, OffsetDateTime)| (*from..=*to).contains(&now);
+    if ACCEPTED.with_borrow(|known| known.get(&question).is_some_and(within)) {
+        return Ok(());
+    }
+    accepts(&der(chain), roots, Some(name), now)?;
+    let from = chain.iter().map(Certificate::not_before).max().unwrap_or(now);
+    let to = chain.iter().map(Certificate::not_after).min().unwrap_or(now);
+    ACCEPTED.with_borrow_mut(|known| {
+        if known.len() >= 1000 {
+            known.clear();
+        }
+        known.insert(question, (from, to));
+    });
+    Ok(())
+}
+
+thread_local! {
+    /// What was accepted, and from when to when all of it is valid: each chain is looked at many times.
+    static ACCEPTED: RefCell<HashMap<Vec<u8>, (OffsetDateTime, OffsetDateTime)>> = RefCell::default();
 }

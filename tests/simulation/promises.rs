@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     machine::{Container, Machine},
-    probe::verified,
+    probe::{der, verified},
     server::Quirk,
 };
 
@@ -42,13 +42,11 @@ pub struct Truth {
     pub users: Option<Vec<u8>>,
     /// The root that a user put there last, if nobody asked for another CA since.
     pub dropped: Option<Certificate>,
+    /// Nobody can have changed the bundle since it was read.
+    pub known: bool,
     bundle: Vec<u8>,
     roots: Vec<CertificateDer<'static>>,
     judged: BTreeSet<[u8; 32]>,
-}
-
-fn der(certificates: &[Certificate]) -> Vec<CertificateDer<'static>> {
-    certificates.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect()
 }
 
 fn name_in(leaf: &Certificate) -> Option<San> {
@@ -57,11 +55,14 @@ fn name_in(leaf: &Certificate) -> Option<San> {
 
 /// At every moment: whatever is served verifies against the trust bundle on the disk.
 pub fn hold(machine: &mut Machine) {
-    let bundle = std::fs::read(machine.roots.bundle()).unwrap_or_default();
-    if bundle != machine.truth.bundle {
-        machine.truth.roots = der(&certificates_within(&bundle));
-        machine.truth.judged.clear();
-        machine.truth.bundle = bundle;
+    if !machine.truth.known {
+        let bundle = std::fs::read(machine.roots.bundle()).unwrap_or_default();
+        if bundle != machine.truth.bundle {
+            machine.truth.roots = der(&certificates_within(&bundle));
+            machine.truth.judged.clear();
+            machine.truth.bundle = bundle;
+        }
+        machine.truth.known = true;
     }
     if machine.truth.users.as_ref().is_some_and(|users| *users == machine.truth.bundle) {
         return;
@@ -77,7 +78,7 @@ pub fn hold(machine: &mut Machine) {
         // Whether it has ended is another matter: nobody renews what while the agent is dead.
         let second = time::Duration::SECOND;
         let now = machine.now().clamp(leaf.not_before() + second, leaf.not_after() - second);
-        let held = verified(&der(&server.served), &machine.truth.roots, name_in(leaf).as_ref(), now);
+        let held = verified(&server.served, &machine.truth.roots, name_in(leaf).as_ref(), now);
         found.push((leaf.fingerprint(), held.map_err(|why| format!("{}: {why}", container.name))));
     }
     for (leaf, held) in found {
@@ -176,5 +177,5 @@ fn served_well(machine: &Machine, container: &Container, served: &[Certificate])
     let bundle = std::fs::read(machine.roots.bundle()).map_err(|why| why.to_string())?;
     let roots = der(&certificates_within(&bundle));
     let name = San::Dns(container.name.clone());
-    verified(&der(served), &roots, Some(&name), machine.now())
+    verified(served, &roots, Some(&name), machine.now())
 }

@@ -35,6 +35,7 @@ pub fn drop_a_ca(machine: &mut Machine) {
     std::fs::write(&new, &pem).unwrap();
     std::fs::rename(&new, roots.bundle()).unwrap();
     machine.tell(|| "user: a custom CA".to_owned());
+    machine.truth.known = false;
     machine.truth.dropped = Some(ca.certificate().clone());
     machine.truth.users = Some(pem.into_bytes());
 }
@@ -272,7 +273,8 @@ impl<'a> Users<'a> {
         if self.chance(1, 2) {
             let done = CaStore::regenerate(roots, &rules, clock::now());
             self.tell(&format!("user: ca regenerate: {}", done.is_ok()));
-            self.shared.lock().truth.dropped = None;
+            let truth = &mut self.shared.lock().truth;
+            (truth.known, truth.dropped) = (false, None);
         } else {
             drop_a_ca(&mut self.shared.lock());
         }

@@ -24,7 +24,7 @@ use std::{ops::Range, path::Path, time::Duration};
 use rustix::fs::OFlags;
 
 use super::super::{
-    crash,
+    clock, crash,
     files::{self, FileError},
 };
 
@@ -107,12 +107,8 @@ impl<'a> InPlace<'a> {
     }
 
     /// Lets readers finish; whether nobody wrote meanwhile.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "nobody can say who reads: there is no condition to wait for"
-    )]
     fn rests(&self, pause: Duration) -> Result<bool, FileError> {
-        std::thread::sleep(pause);
+        clock::rest(pause);
         self.is_untouched()
     }
 

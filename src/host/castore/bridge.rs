@@ -4,6 +4,8 @@
 //! One line leads from the leaf over all CAs that stepped down within the overlap, the last one first: alternatives
 //! side by side make several clients fail.
 
+use std::cell::LazyCell;
+
 use time::{Duration, OffsetDateTime};
 
 use super::{
@@ -39,6 +41,7 @@ impl CaStore {
         notices: &mut Vec<Notice>,
     ) -> Result<Bridges, CaStoreError> {
         let Some(root) = issuing.certificates.last() else { return Ok(Bridges::default()) };
+        let served = LazyCell::new(|| sample(&issuing.ca, now));
         let mut bridges = Bridges { certificates: Vec::new(), reached: vec![root.clone()] };
         let mut top = root.clone();
         let former = index.former().into_iter();
@@ -52,7 +55,7 @@ impl CaStore {
             let bridge = self.bridge(&top, entry, now).and_then(|bridge| {
                 let more = std::iter::once(bridge).chain(below.iter().cloned());
                 let candidate: Vec<_> = bridges.certificates.iter().cloned().chain(more).collect();
-                leads_to(issuing, &candidate, &[former_root, root], now).map(|()| candidate)
+                leads_to(served.as_ref()?, &candidate, &[former_root, root], now).map(|()| candidate)
             });
             match bridge {
                 Ok(candidate) => {
@@ -96,17 +99,16 @@ impl CaStore {
     }
 }
 
-/// Whether clients that know only one of `roots` verify a leaf with these bridges.
+/// Whether clients that know only one of `roots` verify what is served with these bridges.
 fn leads_to(
-    issuing: &Line,
+    served: &[Certificate],
     bridges: &[Certificate],
     roots: &[&Certificate],
     now: OffsetDateTime,
 ) -> Result<(), String> {
-    let mut served = sample(&issuing.ca, now)?;
-    served.extend(bridges.iter().cloned());
+    let line = [served, bridges].concat();
     for root in roots {
-        pki::check_chain(&served, std::slice::from_ref(*root), &sample_names(), now)
+        pki::check_chain(&line, std::slice::from_ref(*root), &sample_names(), now)
             .map_err(|why| why.to_string())?;
     }
     Ok(())
