@@ -18,7 +18,7 @@ pub async fn exchange(which: &str, stream: &mut (impl AsyncRead + AsyncWrite + U
 
 /// The first file of an archive, at most `limit` bytes.
 pub fn first_file(tar: &[u8], limit: usize) -> Option<Vec<u8>> {
-    archive::first_file(tar, limit)
+    archive::first_file(tar, limit).ok()
 }
 
 /// A line of mountinfo: the device, the path in its file system, the mount point.

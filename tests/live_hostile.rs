@@ -119,26 +119,26 @@ const SLEEPS: &str =
 fn a_database_with_files_that_lead_elsewhere_or_never_end_harms_itself_alone() {
     let run = TestRun::begin();
     let spoilt: Vec<_> = [
-        ("link", "ln -sf /dev/zero /etc/passwd"),
-        ("above", "ln -sf ../../../../../../../../etc/shadow /etc/passwd"),
-        ("pipe", "rm /etc/passwd && mkfifo /etc/passwd"),
-        ("huge", "truncate -s 8G /etc/passwd"),
-        ("folder", "rm /etc/passwd && mkdir /etc/passwd"),
-        ("talks", TALKS),
-        ("sleeps", SLEEPS),
+        ("link", "ln -sf /dev/zero /etc/passwd", "it is a symbolic link"),
+        ("above", "ln -sf ../../../../../../../../etc/shadow /etc/passwd", "it is a symbolic link"),
+        ("pipe", "rm /etc/passwd && mkfifo /etc/passwd", "it is no regular file"),
+        ("huge", "truncate -s 8G /etc/passwd", "/etc/passwd"),
+        ("folder", "rm /etc/passwd && mkdir /etc/passwd", "it is no regular file"),
+        ("talks", TALKS, ""),
+        ("sleeps", SLEEPS, ""),
     ]
-    .map(|(name, script)| {
+    .map(|(name, script, says)| {
         let db = run.database(name).enabled().start_and_wait();
         spoil(&db, script);
         let before = (db.id(), db.started_at());
-        (db, before)
+        (db, before, says)
     })
     .into();
     let mut agent = run.agent().start();
     let good = run.database("good").enabled().start();
     good.wait_enforced();
-    for (db, before) in &spoilt {
-        let line = agent.wait_log(180, &[&format!("{{container={}}}", db.name), "WARN"]);
+    for (db, before, says) in &spoilt {
+        let line = agent.wait_log(180, &[&format!("{{container={}}}", db.name), "WARN", says]);
         assert!(line.len() < 2000, "{} bytes in a line", line.len());
         assert!(db.is_running());
         assert_eq!((&db.id(), &db.started_at()), (&before.0, &before.1), "{}: {line}", db.name);

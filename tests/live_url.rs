@@ -23,11 +23,22 @@ struct Client {
     package: &'static str,
     /// A program that prints `t` if its connection is encrypted, given what was printed.
     argv: fn(&Asked<'_>) -> Vec<String>,
+    /// The variable that names its CA, where the string cannot.
+    ca_by: Option<&'static str>,
+    modes: &'static [&'static str],
 }
+
+const fn client(driver: &'static str, package: &'static str, argv: fn(&Asked<'_>) -> Vec<String>) -> Client {
+    Client { driver, package, argv, ca_by: None, modes: MODES }
+}
+
+const MODES: &[&str] = &["require", "verify-ca", "verify-full"];
 
 /// What a client is given.
 struct Asked<'a> {
     printed: &'a str,
+    /// In the environment.
+    ca: Option<(&'static str, &'a Path)>,
     run: &'a TestRun,
     kind: &'a Kind,
 }
@@ -42,11 +53,9 @@ struct Row {
     clients: &'static [Client],
 }
 
-const LIBPQ: Client = Client {
-    driver: "libpq",
-    package: "postgresql-client",
-    argv: |asked| words(&["psql", "--no-psqlrc", "-qAtw", "-c", ASK_POSTGRES, asked.printed]),
-};
+const LIBPQ: Client = client("libpq", "postgresql-client", |asked| {
+    words(&["psql", "--no-psqlrc", "-qAtw", "-c", ASK_POSTGRES, asked.printed])
+});
 
 const POSTGRES: Row = Row {
     kind: &POSTGRES_15,
@@ -55,24 +64,19 @@ const POSTGRES: Row = Row {
     password: PASSWORD,
     clients: &[
         LIBPQ,
-        Client {
-            driver: "cli",
-            package: "postgresql-client",
-            // A command for a shell, which gets the question on its standard input.
-            argv: |asked| {
-                on_the_host(&format!("echo \"{ASK_POSTGRES}\" | {} --no-psqlrc -qAtw", asked.printed))
-            },
-        },
+        // A command for a shell, which gets the question on its standard input.
+        client("cli", "postgresql-client", |asked| {
+            on_the_host(&format!("echo \"{ASK_POSTGRES}\" | {} --no-psqlrc -qAtw", asked.printed))
+        }),
         PYTHON,
-        Client {
-            driver: "jdbc",
-            package: "libpostgresql-jdbc-java and default-jdk-headless",
-            argv: |asked| {
-                let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/Jdbc.java");
-                let jar = "/usr/share/java/postgresql.jar";
-                words(&["java", "-cp", jar, source, asked.printed, ASK_POSTGRES])
-            },
-        },
+        client("jdbc", "libpostgresql-jdbc-java and default-jdk-headless", |asked| {
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/Jdbc.java");
+            let jar = "/usr/share/java/postgresql.jar";
+            words(&["java", "-cp", jar, source, asked.printed, ASK_POSTGRES])
+        }),
+        // To Debian's version, which is older than `uselibpqcompat`, verify-ca is verify-full.
+        Client { modes: &["require", "verify-full"], ..NODE },
+        GO,
     ],
 };
 
@@ -88,8 +92,9 @@ const MYSQL_9: Row = Row {
     password: UNQUOTED_PASSWORD,
     clients: &[
         // Debian has none.
-        Client { driver: "cli", package: "Docker", argv: |asked| in_the_image(asked, &ask_mysql(asked)) },
+        client("cli", "Docker", |asked| in_the_image(asked, &ask_mysql(asked))),
         PYTHON,
+        Client { ca_by: GO_CA, ..GO },
     ],
 };
 
@@ -104,20 +109,15 @@ const fn mariadb(kind: &'static Kind) -> Row {
         ],
         command: &[],
         password: PASSWORD,
-        clients: &[
-            Client {
-                driver: "cli",
-                package: "mariadb-client",
-                argv: |asked| on_the_host(&ask_mariadb(asked)),
-            },
-            // What it verifies has changed with the versions.
-            Client {
-                driver: "cli",
-                package: "Docker",
-                argv: |asked| in_the_image(asked, &ask_mariadb(asked)),
-            },
-            PYTHON,
-        ],
+        clients: const {
+            &[
+                client("cli", "mariadb-client", |asked| on_the_host(&ask_mariadb(asked))),
+                // What it verifies has changed with the versions.
+                client("cli", "Docker", |asked| in_the_image(asked, &ask_mariadb(asked))),
+                PYTHON,
+                Client { ca_by: GO_CA, ..GO },
+            ]
+        },
     }
 }
 
@@ -127,10 +127,13 @@ const fn redis(kind: &'static Kind, password: &'static str) -> Row {
         environment: &[],
         command: &["--requirepass", "{}"],
         password,
-        clients: &[
-            Client { driver: "cli", package: "redis-tools", argv: |asked| on_the_host(&ask_redis(asked)) },
-            PYTHON,
-        ],
+        clients: const {
+            &[
+                client("cli", "redis-tools", |asked| on_the_host(&ask_redis(asked))),
+                PYTHON,
+                Client { ca_by: Some("NODE_EXTRA_CA_CERTS"), ..NODE },
+            ]
+        },
     }
 }
 
@@ -141,28 +144,37 @@ const MONGO: Row = Row {
     command: &[],
     password: "",
     clients: &[
-        Client {
-            driver: "cli",
-            package: "Docker",
-            argv: |asked| {
-                let ping = "--quiet --eval 'db.runCommand(\"ping\").ok'";
-                // It does not tell whether it is encrypted; but the server refuses plaintext.
-                in_the_image(asked, &format!("{} {ping} | sed 's/^1$/t/'", asked.printed))
-            },
-        },
+        client("cli", "Docker", |asked| {
+            let ping = "--quiet --eval 'db.runCommand(\"ping\").ok'";
+            // It does not tell whether it is encrypted; but the server refuses plaintext.
+            in_the_image(asked, &format!("{} {ping} | sed 's/^1$/t/'", asked.printed))
+        }),
         PYTHON,
+        NODE,
+        GO,
     ],
 };
 
-const PYTHON: Client = Client {
-    driver: "python",
-    package: "need_drivers of scripts/lib/clients.sh",
-    argv: |asked| {
-        let python = live::python();
-        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/url.py");
-        words(&[python.to_str().unwrap(), program, asked.kind.engine, asked.printed])
-    },
-};
+const PYTHON: Client = client("python", "need_drivers of scripts/lib/clients.sh", |asked| {
+    let python = live::python();
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/url.py");
+    words(&[python.to_str().unwrap(), program, asked.kind.engine, asked.printed])
+});
+
+const NODE: Client = client("node", "need_node_drivers of scripts/lib/clients.sh", |asked| {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/url.js");
+    let unpacked = live::drivers().join("nodejs/usr/share/nodejs");
+    let path = format!("NODE_PATH={}:/usr/share/nodejs", unpacked.display());
+    words(&["env", &path, "node", program, asked.kind.engine, asked.printed])
+});
+
+const GO: Client = client("go", "need_go_drivers of scripts/lib/clients.sh", |asked| {
+    let program = live::drivers().join("bin/url-go");
+    words(&[program.to_str().unwrap(), asked.kind.engine, asked.printed])
+});
+
+/// Drivers whose string has no place for a CA take those of the host.
+const GO_CA: Option<&str> = Some("SSL_CERT_FILE");
 
 const ASK_POSTGRES: &str = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
 
@@ -264,7 +276,7 @@ fn every_client_gets_in_and_verifies(row: &Row) {
     database.wait_standing("proved");
     assert_eq!(run.status(&database)["plaintext"], "refused");
     for client in row.clients {
-        for mode in ["require", "verify-ca", "verify-full"] {
+        for mode in client.modes {
             gets_in_and_verifies(&run, row.kind, client, &database, mode);
         }
     }
@@ -273,30 +285,37 @@ fn every_client_gets_in_and_verifies(row: &Row) {
 fn gets_in_and_verifies(run: &TestRun, kind: &Kind, client: &Client, database: &Container<'_>, mode: &str) {
     let arguments = ["--from", "host", "--driver", client.driver, "--mode", mode];
     let Printed { line, notes } = url(run, database, &arguments);
-    let ask = |printed: &str| ask(client, &Asked { printed, run, kind });
-    let expect = |printed: &str, gets_in: bool, signs: &[&str]| match ask(printed) {
-        Ok(answer) => assert!(gets_in && answer == "t", "{mode}: {answer} with {printed}"),
-        Err(why) => assert!(
-            !gets_in && signs.iter().any(|sign| why.contains(sign)),
-            "{mode}: it says {why:?} with {printed}"
-        ),
+    let expect = |printed: &str, ca: &Path, gets_in: bool, signs: &[&str]| {
+        let ca = client.ca_by.map(|variable| (variable, ca));
+        match ask(client, &Asked { printed, ca, run, kind }) {
+            Ok(answer) => assert!(gets_in && answer == "t", "{mode}: {answer} with {printed}"),
+            Err(why) => assert!(
+                !gets_in && signs.iter().any(|sign| why.contains(sign)),
+                "{mode}: it says {why:?} with {printed}"
+            ),
+        }
     };
-    expect(&line, true, &[]);
+    let (bundle, other_ca) = (run.bundle(), run.other_ca());
+    expect(&line, &bundle, true, &[]);
 
+    let is_full = notes.contains("this is verify-full, which demands more");
+    let is_told = |ca: &Path| client.ca_by.map(|variable| format!("{variable}={}", ca.display()));
     // Whether it does verify: with another CA it is refused.
-    let other_ca = run.other_ca();
-    let distrusting = line.replace(run.bundle().to_str().unwrap(), other_ca.to_str().unwrap());
-    assert_eq!(distrusting != line, mode != "require", "the CA is named where it is looked at: {line}");
-    expect(&distrusting, mode == "require", &["certificate", "PKIX"]);
+    let verifies = mode != "require" || is_full;
+    let distrusting = line.replace(bundle.to_str().unwrap(), other_ca.to_str().unwrap());
+    let named = distrusting != line || is_told(&bundle).is_some_and(|told| notes.contains(&told));
+    assert_eq!(named, verifies, "the CA is named where it is looked at: {line}, {notes}");
+    expect(&distrusting, &other_ca, !verifies, &["certificate", "PKIX"]);
 
     // And whether it looks at the name, which `localhost` is, and this address is not.
     let misnamed = line.replace("localhost", "127.0.0.2");
     assert_ne!(misnamed, line);
     let checks_no_name = notes.contains("does not check the name in a certificate: this is verify-ca");
     assert_eq!(checks_no_name, (client.package, mode) == ("redis-tools", "verify-full"), "{notes}");
-    let is_full = notes.contains("this is verify-full, which demands more");
-    let refuses = (mode == "verify-full" && !checks_no_name) || is_full;
-    expect(&misnamed, !refuses, &["match", "verif", "Validation"]);
+    // node-postgres lets any address pass, which is said where the host is one.
+    let lets_pass = (client.driver, kind.engine) == ("node", "postgres");
+    let refuses = ((mode == "verify-full" && !checks_no_name) || is_full) && !lets_pass;
+    expect(&misnamed, &bundle, !refuses, &["match", "verif", "Validation", "is valid for"]);
 }
 
 #[test]
@@ -308,7 +327,7 @@ fn on_the_host_an_unpublished_port_is_reached_by_name_and_address() {
     agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
     let printed = url(&run, &db, &["--from", "host"]).line;
     assert!(printed.contains("hostaddr="), "{printed}");
-    let asked = Asked { printed: &printed, run: &run, kind: &POSTGRES_15 };
+    let asked = Asked { printed: &printed, ca: None, run: &run, kind: &POSTGRES_15 };
     assert_eq!(ask(&LIBPQ, &asked).as_deref(), Ok("t"), "{printed}");
     // Java has no such pair, and is told what to do instead.
     let java = run.cli(&["url", &db.name, "--from", "host", "--driver", "jdbc"]);
@@ -367,7 +386,10 @@ fn from_elsewhere_the_hosts_name_verifies() {
     fs::copy(run.bundle(), run.folder().join("coolify-ca.crt")).unwrap();
     let resolved = printed.replace("host=db.example.com ", "host=db.example.com hostaddr=127.0.0.1 ");
     let line = format!("echo '{ASK_POSTGRES}' | {resolved} --no-psqlrc -qAtw");
-    assert_eq!(output("sh", &["-c".to_owned(), line], run.folder(), "postgresql-client").as_deref(), Ok("t"));
+    assert_eq!(
+        output("sh", &["-c".to_owned(), line], run.folder(), None, "postgresql-client").as_deref(),
+        Ok("t")
+    );
 }
 
 #[test]
@@ -431,25 +453,37 @@ fn url(run: &TestRun, container: &Container<'_>, arguments: &[&str]) -> Printed 
 /// What the client prints, or what it complains about.
 fn ask(client: &Client, asked: &Asked<'_>) -> Result<String, String> {
     let argv = (client.argv)(asked);
-    output(&argv[0], &argv[1..], Path::new("/"), client.package)
+    output(&argv[0], &argv[1..], Path::new("/"), asked.ca, client.package)
 }
 
-fn output(program: &str, arguments: &[String], folder: &Path, package: &str) -> Result<String, String> {
+fn output(
+    program: &str,
+    arguments: &[String],
+    folder: &Path,
+    ca: Option<(&str, &Path)>,
+    package: &str,
+) -> Result<String, String> {
     let mut command = Command::new(program);
     // What would say the same as the string, or something else.
     let clients_own = |variable: &str| {
-        ["PG", "MYSQL_", "MARIADB_", "REDISCLI_", "SSL_CERT_"]
+        ["PG", "MYSQL_", "MARIADB_", "REDISCLI_", "SSL_CERT_", "NODE_"]
             .iter()
             .any(|prefix| variable.starts_with(prefix))
     };
     for (variable, _) in std::env::vars().filter(|(variable, _)| clients_own(variable)) {
         command.env_remove(variable);
     }
-    let output = command.args(arguments).current_dir(folder).output();
+    let output = command.args(arguments).envs(ca).current_dir(folder).output();
     let output = output.unwrap_or_else(|error| panic!("{program} (install {package}): {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let complaint = text(&output.stderr);
-    let missing = ["ModuleNotFoundError", "ClassNotFoundException", "not found", "No suitable driver"];
+    let missing = [
+        "ModuleNotFoundError",
+        "Cannot find module",
+        "ClassNotFoundException",
+        "not found",
+        "No suitable driver",
+    ];
     assert!(!missing.iter().any(|sign| complaint.contains(sign)), "install {package}: {complaint}");
     // A shell's pipe gives psql's own exit code; without an answer it is a complaint all the same.
     match text(&output.stdout) {

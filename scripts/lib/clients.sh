@@ -30,6 +30,37 @@ need_drivers() {
         'redis==5.*' 'psycopg2-binary==2.*' 'SQLAlchemy==2.*'
 }
 
+# Drivers for Node.js. That of PostgreSQL is only unpacked: installed it would want Debian's own build of Node.js, for a
+# part of it that is not used.
+need_node_drivers() {
+    local folder=${CARGO_TARGET_DIR:-${root:?}/target}/drivers/nodejs package
+    need node nodejs
+    [[ -e /usr/share/nodejs/redis && -e /usr/share/nodejs/mongodb ]] || apt_install node-redis node-mongodb
+    [[ -e $folder/usr/share/nodejs/pg ]] && return
+    mkdir -p "$folder"
+    (
+        cd "$folder" || fail "cannot go to $folder"
+        quietly 'apt-get download' apt-get download node-pg node-split2 node-xtend
+        for package in *.deb; do
+            dpkg-deb --extract "$package" .
+        done
+    )
+}
+
+# Drivers for Go, in one program.
+need_go_drivers() {
+    local program=${CARGO_TARGET_DIR:-${root:?}/target}/drivers/bin/url-go
+    local source=${root:?}/tests/live/url.go package
+    [[ $program -nt $source ]] && return
+    need go golang-go
+    for package in jackc-pgx-v4 go-sql-driver-mysql mongodb-mongo-driver; do
+        [[ $package == mongodb-* ]] || package=github-$package
+        dpkg-query --show "golang-$package-dev" >/dev/null 2>&1 || apt_install "golang-$package-dev"
+    done
+    mkdir -p "$(dirname "$program")"
+    GO111MODULE=off GOPATH=/usr/share/gocode quietly 'go build' go build -o "$program" "$source"
+}
+
 # A driver for Java, and a Java that runs a source file.
 need_jdbc() {
     [[ -e /usr/share/java/postgresql.jar ]] || apt_install libpostgresql-jdbc-java

@@ -199,8 +199,13 @@ async fn user(
         return Ok(Ok(known));
     }
     let passwd = archive::read_file(&world.docker, inspect.id(), "/etc/passwd", LARGEST_PASSWD).await?;
-    let passwd = String::from_utf8_lossy(&passwd.unwrap_or_default()).into_owned();
-    let user = server_user(inspect.user(), &passwd, spec.server_users());
+    let text = passwd.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let user = server_user(inspect.user(), &text, spec.server_users());
+    // Not that a user is missing in what could not be read.
+    let user = user.map_err(|no_user| match &passwd {
+        Ok(_) => no_user,
+        Err(why) => NoUser { why: format!("/etc/passwd in the container cannot be read: {why}") },
+    });
     if let Ok(user) = user {
         world.users.remember(inspect, spec.engine(), user);
     }

@@ -5,29 +5,47 @@ use std::io::Read;
 use super::docker::{Docker, DockerError};
 use crate::model::ContainerId;
 
-/// The content of one regular file in the container, running or not; `None` if there is none at `path`, if it
-/// is something else (a symlink is not followed), or if it is longer than `limit` bytes.
+/// Why a container's file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    #[error("there is none")]
+    Missing,
+    #[error("it is a symbolic link, which is not followed")]
+    Link,
+    #[error("it is no regular file")]
+    Kind,
+    #[error("it is longer than {0} bytes")]
+    Long(usize),
+    #[error("Docker's answer is no archive")]
+    Answer,
+}
+
+/// The content of one regular file in the container, running or not, of at most `limit` bytes.
 pub async fn read_file(
     docker: &Docker,
     id: &ContainerId,
     path: &str,
     limit: usize,
-) -> Result<Option<Vec<u8>>, DockerError> {
+) -> Result<Result<Vec<u8>, Unread>, DockerError> {
     // Headers and padding come on top of the content.
     const FRAME: usize = 16 << 10;
     let tar = docker.download(id, path, limit + FRAME).await?;
-    Ok(tar.and_then(|tar| first_file(&tar, limit)))
+    Ok(tar.ok_or(Unread::Missing).and_then(|tar| first_file(&tar, limit)))
 }
 
-pub(crate) fn first_file(tar: &[u8], limit: usize) -> Option<Vec<u8>> {
+pub(crate) fn first_file(tar: &[u8], limit: usize) -> Result<Vec<u8>, Unread> {
     let mut archive = tar::Archive::new(tar);
-    let entry = archive.entries().ok()?.next()?.ok()?;
-    if entry.header().entry_type() != tar::EntryType::Regular || entry.size() > limit as u64 {
-        return None;
+    let mut entries = archive.entries().map_err(|_| Unread::Answer)?;
+    let entry = entries.next().and_then(Result::ok).ok_or(Unread::Answer)?;
+    match entry.header().entry_type() {
+        tar::EntryType::Regular if entry.size() > limit as u64 => return Err(Unread::Long(limit)),
+        tar::EntryType::Regular => {}
+        tar::EntryType::Symlink | tar::EntryType::Link => return Err(Unread::Link),
+        _ => return Err(Unread::Kind),
     }
     let mut content = Vec::new();
-    entry.take(limit as u64).read_to_end(&mut content).ok()?;
-    Some(content)
+    entry.take(limit as u64).read_to_end(&mut content).map_err(|_| Unread::Answer)?;
+    Ok(content)
 }
 
 /// The same archive without the entries that `left_out` names by their paths in it; `None` if that leaves no file, or if
@@ -80,9 +98,11 @@ mod tests {
     fn only_a_regular_file_of_bounded_size_is_read() {
         let file = archive(tar::EntryType::Regular, b"root:x:0:0");
         assert_eq!(first_file(&file, 100).unwrap(), b"root:x:0:0");
-        assert_eq!(first_file(&file, 5), None);
-        assert_eq!(first_file(&archive(tar::EntryType::Directory, b""), 100), None);
-        assert_eq!(first_file(b"no tar at all", 100), None);
+        assert_eq!(first_file(&file, 5), Err(Unread::Long(5)));
+        assert_eq!(first_file(&archive(tar::EntryType::Directory, b""), 100), Err(Unread::Kind));
+        assert_eq!(first_file(&archive(tar::EntryType::Fifo, b""), 100), Err(Unread::Kind));
+        assert_eq!(first_file(&archive(tar::EntryType::Symlink, b""), 100), Err(Unread::Link));
+        assert_eq!(first_file(b"no tar at all", 100), Err(Unread::Answer));
         assert_eq!(first_file(&file[..520], 100).unwrap_or_default(), b"root:x:0");
     }
 
@@ -160,6 +180,6 @@ mod tests {
         let mut archive = tar::Archive::new(tar.as_slice());
         assert_eq!(archive.entries().unwrap().next().unwrap().unwrap().size(), 1 << 40, "it is understood");
         assert_eq!(without(&tar, |_| false), None);
-        assert_eq!(first_file(&tar, 1 << 20), None);
+        assert_eq!(first_file(&tar, 1 << 20), Err(Unread::Kind));
     }
 }

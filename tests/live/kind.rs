@@ -362,3 +362,8 @@ pub fn python() -> PathBuf {
         PathBuf::from,
     )
 }
+
+/// The folder of all drivers that are not installed on the host.
+pub fn drivers() -> PathBuf {
+    python().ancestors().nth(2).unwrap().to_owned()
+}

@@ -48,7 +48,7 @@ pub use self::{
     image::image,
     kind::{
         Driver, Kind, Load, MARIADB_10, MARIADB_11, MONGODB, MYSQL, POSTGRES_15, POSTGRES_17, POSTGRES_18,
-        REDIS_7, REDIS_8, VALKEY, Verify, python, seen_at,
+        REDIS_7, REDIS_8, VALKEY, Verify, drivers, python, seen_at,
     },
     openssl::{Pair, client, fingerprint, last_day, leaf, leaf_of_999, root, verify},
     psql::Client,
