@@ -203,6 +203,20 @@ async fn settle(
     if *verdict == Verdict::Unknown && !journal.has_announced(Phase::PolicyOff) {
         return Ok(Settled::Abandoned { why: "nothing had been done yet".into() });
     }
+    // There is no way back to what Docker removed by half.
+    let old = match old {
+        Some(dead) if dead.state() == State::Dead => {
+            match docker.remove(dead.id()).await {
+                Err(error) if error.engine_gone() => return Err(error.into()),
+                Err(error) => {
+                    warn!(%error, container = %dead.name(), "Docker cannot remove what is left of it")
+                }
+                Ok(()) => {}
+            }
+            None
+        }
+        old => old,
+    };
     let successor = successor(docker, operation).await?;
     let (mut proved, mut why) = match verdict {
         Verdict::Proved => (true, String::new()),

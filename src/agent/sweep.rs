@@ -49,9 +49,9 @@ async fn remove_all(world: &World) -> Result<(), DockerError> {
     Ok(())
 }
 
-/// A container that was made to rehearse and never ran.
+/// A container that was made to rehearse and never ran. Docker calls it dead if it was killed while it removed it.
 pub fn is_rehearsal(found: &Inspect) -> bool {
-    found.state() == State::Created && found.label(OPERATION_LABEL) == Some(REHEARSAL)
+    matches!(found.state(), State::Created | State::Dead) && found.label(OPERATION_LABEL) == Some(REHEARSAL)
 }
 
 fn failed(found: &Inspect) -> bool {

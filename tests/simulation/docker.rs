@@ -189,7 +189,7 @@ impl Containers for FakeDocker {
 
     async fn remove(&self, id: &ContainerId) -> Result<(), DockerError> {
         let removed =
-            self.change("remove", id.as_str(), async |shared| shared.lock().remove(id.as_str())).await;
+            self.change("remove", id.as_str(), async |shared| shared.lock().try_to_remove(id.as_str())).await;
         match removed {
             Err(error) if error.not_found() => Ok(()),
             removed => removed,

@@ -36,6 +36,8 @@ pub enum Status {
     Running,
     Restarting,
     Exited,
+    /// Removed by half: it can only be removed.
+    Dead,
 }
 
 impl Status {
@@ -45,6 +47,7 @@ impl Status {
             Self::Running => "running",
             Self::Restarting => "restarting",
             Self::Exited => "exited",
+            Self::Dead => "dead",
         }
     }
 }
@@ -331,6 +334,19 @@ impl Machine {
         Ok(())
     }
 
+    /// Docker is asked to remove it, and now and then cannot end what it begins.
+    pub fn try_to_remove(&mut self, id: &str) -> Result<(), DockerError> {
+        let fails = self.weather.fails;
+        if self.chance(fails, 1000) {
+            let container = self.get("remove", id)?;
+            if !container.is_running() {
+                container.status = Status::Dead;
+                return Err(refused("remove", id, 500, "device or resource busy"));
+            }
+        }
+        self.remove(id)
+    }
+
     pub fn remove(&mut self, id: &str) -> Result<(), DockerError> {
         if self.get("remove", id)?.is_running() {
             return Err(refused("remove", id, 409, "it is running"));
@@ -375,6 +391,9 @@ impl Machine {
         let container = self.get("start", id)?;
         if container.is_running() {
             return Ok(false);
+        }
+        if container.status == Status::Dead {
+            return Err(refused("start", id, 409, "container is marked for removal and cannot be started"));
         }
         if let Some(network) = container.networks.keys().find(|network| !networks.contains(*network)) {
             return Err(refused("start", id, 404, &format!("network {network} not found")));
@@ -696,8 +715,9 @@ impl Shared {
                     container.status = Status::Exited;
                 }
                 let starts = match container.policy() {
-                    "always" => container.status != Status::Created,
-                    "unless-stopped" => container.status != Status::Created && !container.stopped_by_hand,
+                    _ if matches!(container.status, Status::Created | Status::Dead) => false,
+                    "always" => true,
+                    "unless-stopped" => !container.stopped_by_hand,
                     "on-failure" => ran && container.code != 0,
                     _ => false,
                 };
