@@ -209,7 +209,7 @@ async fn settle(
             match docker.remove(dead.id()).await {
                 Err(error) if error.engine_gone() => return Err(error.into()),
                 Err(error) => {
-                    warn!(%error, container = %dead.name(), "Docker cannot remove what is left of it")
+                    warn!(%error, container = %dead.name(), "Docker cannot remove what is left of it");
                 }
                 Ok(()) => {}
             }

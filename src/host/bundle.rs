@@ -133,6 +133,11 @@ impl TrustBundle {
         if done { Ok(()) } else { Err(BundleError::Overtaken(self.path.clone())) }
     }
 
+    /// Whether [`Self::rewrite`] from `from` to `to`, cut off by a crash, leaves `found`, which then is nobody's wish.
+    pub(crate) fn is_on_the_way(found: &[u8], from: &[u8], to: &[u8]) -> bool {
+        rewrite::passes(found, from, to)
+    }
+
     /// Add bytes by one write; whether there were any.
     pub(crate) fn append(&self, bytes: &[u8]) -> Result<bool, BundleError> {
         if bytes.is_empty() {

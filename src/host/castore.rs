@@ -9,6 +9,7 @@
 //!   upload.pem       0600: what a user put into coolify-ca.crt, byte by byte; empty if nobody did
 //!   accepted.pem     0600: the last upload that was of use
 //!   bundle.pem       0600: what coolify-ca.crt is meant to hold, written before it does
+//!   before.pem       0600: what it held when the last change in place began
 //!   requested.key    0600: the key of a CA that somebody else is to sign
 //!   external-<id>.crt 0644: a root whose key is elsewhere and that signed what a database serves
 //!   audit.log        0600: one JSON line for every CA and leaf that came into being

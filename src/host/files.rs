@@ -263,9 +263,13 @@ pub(crate) fn sync_folder_of(path: &Path) -> Result<(), FileError> {
 /// Add bytes to the end of a regular file with one write, which no reader can see half of, and only if all of
 /// them fit: otherwise the file is cut back to what it was. The file keeps its inode.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    append_to(open_regular(path, OFlags::WRONLY | OFlags::APPEND)?, path, bytes)
+}
+
+/// As [`append`], to a file that was opened for that; `path` is for the error.
+pub(crate) fn append_to(file: impl AsFd, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let failed = |why: Errno| FileError::new("append to", path, why);
     crash::disk(path).map_err(|why| FileError::new("append to", path, why))?;
-    let file = open_regular(path, OFlags::WRONLY | OFlags::APPEND)?;
     let before = rustix::fs::fstat(&file).map_err(failed)?;
     let length = u64::try_from(before.st_size).unwrap_or(0);
     let outcome = match rustix::io::write(&file, bytes) {

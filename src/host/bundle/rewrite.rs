@@ -21,7 +21,7 @@
 
 use std::{ops::Range, path::Path, time::Duration};
 
-use rustix::fs::OFlags;
+use rustix::{fd::OwnedFd, fs::OFlags};
 
 use super::super::{
     clock, crash,
@@ -35,41 +35,30 @@ const SHOWN: u8 = b'-';
 /// Make the content `to`, if it is `from` now. `to` ends with a line end. `pause`: longer than anybody needs to read the
 /// file. `false` if it is, or became meanwhile, something else: then somebody else has written it, and has the last word.
 pub(super) fn rewrite(path: &Path, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
-    let mut file = InPlace::open(path, from)?;
-    if !file.is_untouched()? {
-        return Ok(false);
-    }
-    let tail = if from.starts_with(to) {
-        to.len()..from.len()
-    } else {
-        // There has to be room for it in front of itself.
-        let mut room = vec![b'\n'; to.len().saturating_sub(from.len())];
-        if room.is_empty() && from.last() != Some(&b'\n') {
-            room.push(b'\n');
-        }
-        file.append(&[&room[..], to].concat())?;
-        if !file.rests(pause)? {
-            return Ok(false);
-        }
-        file.hide(0..from.len())?;
-        if !file.rests(pause)? {
-            return Ok(false);
-        }
-        let behind = from.len() + room.len();
-        file.write(&hidden(to), 0)?;
-        file.write(&vec![b'\n'; behind - to.len()], to.len())?;
-        file.show(to)?;
-        if !file.rests(pause)? {
-            return Ok(false);
-        }
-        behind..behind + to.len()
+    InPlace::open(path, from)?.change(from, to, pause)
+}
+
+/// Line ends behind `from`: there has to be room for `to` in front of itself, and it begins with a line.
+fn room(from: &[u8], to: &[u8]) -> usize {
+    let open = usize::from(from.last() != Some(&b'\n'));
+    to.len().saturating_sub(from.len()).max(open)
+}
+
+/// Whether [`rewrite`] from `from` to `to`, cut off anywhere, leaves `found`: else somebody else has written it.
+pub(super) fn passes(found: &[u8], from: &[u8], to: &[u8]) -> bool {
+    let is = |byte: u8, meant: Option<&u8>| {
+        meant.is_some_and(|meant| byte == *meant || (byte == HIDDEN && *meant == SHOWN))
     };
-    file.hide(tail)?;
-    if !file.rests(pause)? {
-        return Ok(false);
-    }
-    file.cut(to.len())?;
-    Ok(true)
+    let behind = from.len() + room(from, to);
+    let may_be = |(at, byte): (usize, &u8)| {
+        let space = *byte == b'\n' && at >= to.len().min(from.len());
+        if at < behind {
+            is(*byte, from.get(at)) || is(*byte, to.get(at)) || space
+        } else {
+            is(*byte, to.get(at - behind))
+        }
+    };
+    found == to || (found.len() >= from.len() && found.iter().enumerate().all(may_be))
 }
 
 /// Offsets of the first dashes of a block's marker lines, in the order in which they stand.
@@ -90,15 +79,59 @@ fn hidden(text: &[u8]) -> Vec<u8> {
 
 struct InPlace<'a> {
     path: &'a Path,
-    file: rustix::fd::OwnedFd,
+    file: OwnedFd,
+    /// The same file, for what is added: by its name somebody else's could be met.
+    end: OwnedFd,
     /// What it holds if nobody else writes to it.
     content: Vec<u8>,
+    #[cfg(test)]
+    states: Vec<Vec<u8>>,
 }
 
 impl<'a> InPlace<'a> {
     fn open(path: &'a Path, content: &[u8]) -> Result<Self, FileError> {
         let file = files::open_regular(path, OFlags::WRONLY)?;
-        Ok(Self { path, file, content: content.to_vec() })
+        let end = files::open_regular(path, OFlags::WRONLY | OFlags::APPEND)?;
+        Ok(Self {
+            path,
+            file,
+            end,
+            content: content.to_vec(),
+            #[cfg(test)]
+            states: Vec::new(),
+        })
+    }
+
+    fn change(&mut self, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
+        if !self.is_untouched()? {
+            return Ok(false);
+        }
+        let tail = if from.starts_with(to) {
+            to.len()..from.len()
+        } else {
+            let behind = from.len() + room(from, to);
+            self.append(&[&vec![b'\n'; room(from, to)], to].concat())?;
+            if !self.rests(pause)? {
+                return Ok(false);
+            }
+            self.hide(0..from.len())?;
+            if !self.rests(pause)? {
+                return Ok(false);
+            }
+            self.write(&hidden(to), 0)?;
+            self.write(&vec![b'\n'; behind - to.len()], to.len())?;
+            self.show(to)?;
+            if !self.rests(pause)? {
+                return Ok(false);
+            }
+            behind..behind + to.len()
+        };
+        self.hide(tail)?;
+        if !self.rests(pause)? {
+            return Ok(false);
+        }
+        self.cut(to.len())?;
+        Ok(true)
     }
 
     /// Whether what has that name is as it was left here.
@@ -113,8 +146,9 @@ impl<'a> InPlace<'a> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        files::append(self.path, bytes)?;
+        files::append_to(&self.end, self.path, bytes)?;
         self.content.extend_from_slice(bytes);
+        self.seen(self.content.len());
         Ok(())
     }
 
@@ -126,6 +160,7 @@ impl<'a> InPlace<'a> {
                 .map_err(|why| FileError::new("write into", self.path, why))?;
         }
         self.content[at..at + bytes.len()].copy_from_slice(bytes);
+        self.seen(self.content.len());
         Ok(())
     }
 
@@ -140,10 +175,21 @@ impl<'a> InPlace<'a> {
         markers(text).into_iter().rev().try_for_each(|at| self.write(&[SHOWN], at))
     }
 
-    fn cut(&self, length: usize) -> Result<(), FileError> {
+    fn cut(&mut self, length: usize) -> Result<(), FileError> {
+        self.seen(length);
         rustix::fs::ftruncate(&self.file, length as u64)
             .and_then(|()| rustix::fs::fsync(&self.file))
             .map_err(|why| FileError::new("cut", self.path, why))
+    }
+
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "for the tests")
+    )]
+    fn seen(&mut self, length: usize) {
+        #[cfg(test)]
+        self.states.push(self.content[..length].to_vec());
+        let _ = length;
     }
 }
 
@@ -161,6 +207,33 @@ mod tests {
     fn block(letter: char, lines: usize) -> String {
         let line = letter.to_string().repeat(64) + "\n";
         format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", line.repeat(lines))
+    }
+
+    /// Each write of a change, and each half of one that adds, is a state in which it can be cut off.
+    #[test]
+    fn what_a_change_leaves_when_it_is_cut_off_is_known_from_what_others_write() {
+        let blocks = |letters: &str| letters.chars().map(|letter| block(letter, 3)).collect::<String>();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (from, to) in [("ab", "b"), ("ab", "a"), ("a", "bc"), ("ab", "cd"), ("abc", "d"), ("", "a")] {
+            let (from, to) = (blocks(from), blocks(to));
+            let (from, to) = (from.as_bytes(), to.as_bytes());
+            fs::write(&path, from).unwrap();
+            let mut file = InPlace::open(&path, from).unwrap();
+            assert!(file.change(from, to, Duration::ZERO).unwrap());
+            assert_eq!(fs::read(&path).unwrap(), to);
+            let added = &file.states[0];
+            let halves = (from.len()..added.len()).map(|length| added[..length].to_vec());
+            for state in file.states.iter().cloned().chain(halves.filter(|_| !from.starts_with(to))) {
+                assert!(passes(&state, from, to), "{}", String::from_utf8_lossy(&state));
+            }
+            // Somebody's file, alone or with what was added to it when it had got that name.
+            for theirs in [blocks("x"), blocks("xy"), blocks("bx"), "# mine\n".to_owned() + &blocks("a")] {
+                let added = [theirs.as_bytes(), &vec![b'\n'; room(from, to)], to].concat();
+                assert!(!passes(&added, from, to), "{}", String::from_utf8_lossy(&added));
+                assert!(!passes(theirs.as_bytes(), from, to));
+            }
+        }
     }
 
     /// As OpenSSL reads: blocks of a begin line and the next end line, an end line alone passed over.

@@ -22,6 +22,8 @@ const UPLOAD: &str = "upload.pem";
 const ACCEPTED: &str = "accepted.pem";
 /// What `coolify-ca.crt` is meant to hold.
 const BUNDLE: &str = "bundle.pem";
+/// What it held when the last change in place began.
+const BEFORE: &str = "before.pem";
 
 impl CaStore {
     /// Finish what a crash cut off, or bring back what was removed.
@@ -36,8 +38,10 @@ impl CaStore {
         let completed = match bundle.read() {
             Ok(None) => bundle.create(&recorded)?,
             Ok(Some(bytes)) => {
-                let ours = bytes.starts_with(&recorded) || bytes.ends_with(&recorded);
-                if index.rewriting && bytes != recorded && (ours || pki::extendable(&bytes).is_err()) {
+                let before = self.recorded_bytes(BEFORE)?.unwrap_or_default();
+                let cut_off = index.rewriting && TrustBundle::is_on_the_way(&bytes, &before, &recorded);
+                if cut_off && bytes != recorded {
+                    self.record(BEFORE, &bytes)?;
                     bundle.rewrite(&bytes, &recorded)?;
                     true
                 } else {
@@ -150,6 +154,7 @@ impl CaStore {
             None => _ = bundle.ensure(anchors)?,
             Some(present) if intended.starts_with(present) => bundle.rewrite(present, &intended)?,
             Some(present) => {
+                self.record(BEFORE, present)?;
                 index.rewriting = true;
                 self.write_index(index)?;
                 bundle.rewrite(present, &intended)?;

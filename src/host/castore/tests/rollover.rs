@@ -208,22 +208,49 @@ fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
         }
         text.into_bytes()
     };
+    let line_ends = vec![b'\n'; before.len() - after.len()];
     for cut in [
         before.clone(),
         [&before[..], &after].concat(),
         [&hidden(&before, 1)[..], &after].concat(),
         [&hidden(&before, 3)[..], &after].concat(),
         [&hidden(&after, 2)[..], &hidden(&before, 9)[after.len()..], &after].concat(),
-        [&after[..], b"\n\n", &after].concat(),
-        [&after[..], b"\n\n", &hidden(&after, 1)].concat(),
+        [&after[..], &line_ends, &after].concat(),
+        [&after[..], &line_ends, &hidden(&after, 1)].concat(),
         after.clone(),
     ] {
         fs::write(host.store("store.json"), index.replace("\"rewriting\": false", "\"rewriting\": true"))
             .unwrap();
+        fs::write(host.store("before.pem"), &before).unwrap();
         fs::write(host.roots.bundle(), &cut).unwrap();
         let authority = host.establish();
         assert_eq!(String::from_utf8_lossy(&host.bundle()), String::from_utf8_lossy(&after));
         assert_eq!(authority.roots.len(), 1);
+    }
+}
+
+/// A file that somebody renamed over the one that was being changed, alone or with what was still added to it.
+#[test]
+fn what_comes_in_the_middle_of_a_change_in_place_is_no_part_of_it() {
+    let ssl = OpenSsl::new();
+    let mut host = Host::new();
+    host.establish();
+    CaStore::regenerate(&host.roots, &RULES, host.now).unwrap();
+    let before = host.bundle();
+    host.now += 7 * DAY;
+    retire(&host);
+    let after = host.bundle();
+    let theirs = custom(&ssl, "theirs");
+    for found in [theirs.to_pem().into_bytes(), [theirs.to_pem().as_bytes(), &after].concat()] {
+        let index = fs::read_to_string(host.store("store.json")).unwrap();
+        fs::write(host.store("store.json"), index.replace("\"rewriting\": false", "\"rewriting\": true"))
+            .unwrap();
+        fs::write(host.store("before.pem"), &before).unwrap();
+        host.put(&found);
+        host.establish();
+        assert!(pki::read_pem(&host.bundle()).unwrap().contains(&theirs));
+        host.put(&after);
+        host.establish();
     }
 }
 
