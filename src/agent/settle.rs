@@ -203,20 +203,6 @@ async fn settle(
     if *verdict == Verdict::Unknown && !journal.has_announced(Phase::PolicyOff) {
         return Ok(Settled::Abandoned { why: "nothing had been done yet".into() });
     }
-    // There is no way back to what Docker removed by half.
-    let old = match old {
-        Some(dead) if dead.state() == State::Dead => {
-            match docker.remove(dead.id()).await {
-                Err(error) if error.engine_gone() => return Err(error.into()),
-                Err(error) => {
-                    warn!(%error, container = %dead.name(), "Docker cannot remove what is left of it");
-                }
-                Ok(()) => {}
-            }
-            None
-        }
-        old => old,
-    };
     let successor = successor(docker, operation).await?;
     let (mut proved, mut why) = match verdict {
         Verdict::Proved => (true, String::new()),
@@ -247,19 +233,24 @@ async fn settle(
             let start = again || *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
             commit(world, operation, journal, &successor, old.as_ref(), start).await
         }
-        (Some(successor), None) => keep(docker, operation, &successor, why).await,
-        (None, Some(old)) if *verdict == Verdict::UserRemoved => {
+        // There is no way back to what Docker removed by half.
+        (Some(successor), old) if old.as_ref().is_none_or(is_dead) => {
+            keep(docker, operation, &successor, why).await
+        }
+        (None, Some(old)) if *verdict == Verdict::UserRemoved && !is_dead(&old) => {
             removed(world, operation, journal, &old).await
         }
-        (successor, Some(old)) => {
+        (successor, Some(old)) if !is_dead(&old) => {
             let start = *verdict != Verdict::UserStopped;
             roll_back(world, operation, journal, successor.as_ref(), &old, why, start).await
         }
-        (None, None) if matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) => {
-            Ok(Settled::Abandoned { why })
-        }
-        (None, None) => rebuild(docker, operation).await,
+        _ if matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) => Ok(Settled::Abandoned { why }),
+        _ => rebuild(docker, operation).await,
     }
+}
+
+fn is_dead(found: &Inspect) -> bool {
+    found.state() == State::Dead
 }
 
 /// What a successor found after a crash has to serve: what lies in its directory.
