@@ -299,11 +299,11 @@ fn gets_in_and_verifies(run: &TestRun, kind: &Kind, client: &Client, database: &
     expect(&line, &bundle, true, &[]);
 
     let is_full = notes.contains("this is verify-full, which demands more");
-    let is_told = |ca: &Path| client.ca_by.map(|variable| format!("{variable}={}", ca.display()));
     // Whether it does verify: with another CA it is refused.
     let verifies = mode != "require" || is_full;
     let distrusting = line.replace(bundle.to_str().unwrap(), other_ca.to_str().unwrap());
-    let named = distrusting != line || is_told(&bundle).is_some_and(|told| notes.contains(&told));
+    let told = client.ca_by.map(|variable| format!("{variable}={}", bundle.display()));
+    let named = distrusting != line || told.is_some_and(|told| notes.contains(&told));
     assert_eq!(named, verifies, "the CA is named where it is looked at: {line}, {notes}");
     expect(&distrusting, &other_ca, !verifies, &["certificate", "PKIX"]);
 

@@ -53,9 +53,8 @@ need_go_drivers() {
     local source=${root:?}/tests/live/url.go package
     [[ $program -nt $source ]] && return
     need go golang-go
-    for package in jackc-pgx-v4 go-sql-driver-mysql mongodb-mongo-driver; do
-        [[ $package == mongodb-* ]] || package=github-$package
-        dpkg-query --show "golang-$package-dev" >/dev/null 2>&1 || apt_install "golang-$package-dev"
+    for package in golang-{github-jackc-pgx-v4,github-go-sql-driver-mysql,mongodb-mongo-driver}-dev; do
+        dpkg-query --show "$package" >/dev/null 2>&1 || apt_install "$package"
     done
     mkdir -p "$(dirname "$program")"
     GO111MODULE=off GOPATH=/usr/share/gocode quietly 'go build' go build -o "$program" "$source"

@@ -84,6 +84,7 @@ struct InPlace<'a> {
     end: OwnedFd,
     /// What it holds if nobody else writes to it.
     content: Vec<u8>,
+    /// What each step left.
     #[cfg(test)]
     states: Vec<Vec<u8>>,
 }
@@ -148,7 +149,8 @@ impl<'a> InPlace<'a> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         files::append_to(&self.end, self.path, bytes)?;
         self.content.extend_from_slice(bytes);
-        self.seen(self.content.len());
+        #[cfg(test)]
+        self.states.push(self.content.clone());
         Ok(())
     }
 
@@ -160,7 +162,8 @@ impl<'a> InPlace<'a> {
                 .map_err(|why| FileError::new("write into", self.path, why))?;
         }
         self.content[at..at + bytes.len()].copy_from_slice(bytes);
-        self.seen(self.content.len());
+        #[cfg(test)]
+        self.states.push(self.content.clone());
         Ok(())
     }
 
@@ -176,20 +179,13 @@ impl<'a> InPlace<'a> {
     }
 
     fn cut(&mut self, length: usize) -> Result<(), FileError> {
-        self.seen(length);
         rustix::fs::ftruncate(&self.file, length as u64)
             .and_then(|()| rustix::fs::fsync(&self.file))
-            .map_err(|why| FileError::new("cut", self.path, why))
-    }
-
-    #[cfg_attr(
-        not(test),
-        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "for the tests")
-    )]
-    fn seen(&mut self, length: usize) {
+            .map_err(|why| FileError::new("cut", self.path, why))?;
+        self.content.truncate(length);
         #[cfg(test)]
-        self.states.push(self.content[..length].to_vec());
-        let _ = length;
+        self.states.push(self.content.clone());
+        Ok(())
     }
 }
 

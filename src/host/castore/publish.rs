@@ -38,9 +38,11 @@ impl CaStore {
         let completed = match bundle.read() {
             Ok(None) => bundle.create(&recorded)?,
             Ok(Some(bytes)) => {
-                let before = self.recorded_bytes(BEFORE)?.unwrap_or_default();
-                let cut_off = index.rewriting && TrustBundle::is_on_the_way(&bytes, &before, &recorded);
-                if cut_off && bytes != recorded {
+                let cut_off = index.rewriting && bytes != recorded && {
+                    let before = self.recorded_bytes(BEFORE)?.unwrap_or_default();
+                    TrustBundle::is_on_the_way(&bytes, &before, &recorded)
+                };
+                if cut_off {
                     self.record(BEFORE, &bytes)?;
                     bundle.rewrite(&bytes, &recorded)?;
                     true

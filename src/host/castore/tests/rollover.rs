@@ -187,8 +187,8 @@ fn a_new_ca_of_ours_ends_a_users_and_its_key_beside_the_file_is_not_taken_over_a
     assert_eq!(host.establish().issuing.certificate(), &theirs);
 }
 
-#[test]
-fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
+/// A host whose former CA has been taken out of the bundle, and what that held before and after.
+fn with_a_change_in_place() -> (Host, Vec<u8>, Vec<u8>) {
     let mut host = Host::new();
     host.establish();
     CaStore::regenerate(&host.roots, &RULES, host.now).unwrap();
@@ -196,8 +196,22 @@ fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
     host.now += 7 * DAY;
     retire(&host);
     let after = host.bundle();
+    (host, before, after)
+}
+
+/// As if the agent had died in the middle of a change in place, with `found` in the bundle's place.
+fn cut_off(host: &Host, before: &[u8], found: &[u8]) {
     let index = fs::read_to_string(host.store("store.json")).unwrap();
     assert!(index.contains("\"rewriting\": false"));
+    fs::write(host.store("store.json"), index.replace("\"rewriting\": false", "\"rewriting\": true"))
+        .unwrap();
+    fs::write(host.store("before.pem"), before).unwrap();
+    host.put(found);
+}
+
+#[test]
+fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
+    let (host, before, after) = with_a_change_in_place();
     let hidden = |text: &[u8], markers: usize| {
         let mut text = String::from_utf8(text.to_vec()).unwrap();
         for _ in 0..markers {
@@ -209,7 +223,7 @@ fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
         text.into_bytes()
     };
     let line_ends = vec![b'\n'; before.len() - after.len()];
-    for cut in [
+    for found in [
         before.clone(),
         [&before[..], &after].concat(),
         [&hidden(&before, 1)[..], &after].concat(),
@@ -219,10 +233,7 @@ fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
         [&after[..], &line_ends, &hidden(&after, 1)].concat(),
         after.clone(),
     ] {
-        fs::write(host.store("store.json"), index.replace("\"rewriting\": false", "\"rewriting\": true"))
-            .unwrap();
-        fs::write(host.store("before.pem"), &before).unwrap();
-        fs::write(host.roots.bundle(), &cut).unwrap();
+        cut_off(&host, &before, &found);
         let authority = host.establish();
         assert_eq!(String::from_utf8_lossy(&host.bundle()), String::from_utf8_lossy(&after));
         assert_eq!(authority.roots.len(), 1);
@@ -233,20 +244,10 @@ fn a_change_in_place_that_is_cut_off_anywhere_is_finished() {
 #[test]
 fn what_comes_in_the_middle_of_a_change_in_place_is_no_part_of_it() {
     let ssl = OpenSsl::new();
-    let mut host = Host::new();
-    host.establish();
-    CaStore::regenerate(&host.roots, &RULES, host.now).unwrap();
-    let before = host.bundle();
-    host.now += 7 * DAY;
-    retire(&host);
-    let after = host.bundle();
+    let (host, before, after) = with_a_change_in_place();
     let theirs = custom(&ssl, "theirs");
     for found in [theirs.to_pem().into_bytes(), [theirs.to_pem().as_bytes(), &after].concat()] {
-        let index = fs::read_to_string(host.store("store.json")).unwrap();
-        fs::write(host.store("store.json"), index.replace("\"rewriting\": false", "\"rewriting\": true"))
-            .unwrap();
-        fs::write(host.store("before.pem"), &before).unwrap();
-        host.put(&found);
+        cut_off(&host, &before, &found);
         host.establish();
         assert!(pki::read_pem(&host.bundle()).unwrap().contains(&theirs));
         host.put(&after);
