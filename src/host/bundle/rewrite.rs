@@ -35,7 +35,7 @@ const SHOWN: u8 = b'-';
 /// Make the content `to`, if it is `from` now. `to` ends with a line end. `pause`: longer than anybody needs to read the
 /// file. `false` if it is, or became meanwhile, something else: then somebody else has written it, and has the last word.
 pub(super) fn rewrite(path: &Path, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
-    InPlace::open(path, from)?.change(from, to, pause)
+    InPlace::open(path, from)?.change(from, to, || clock::rest(pause))
 }
 
 /// Line ends behind `from`: there has to be room for `to` in front of itself, and it begins with a line.
@@ -103,7 +103,8 @@ impl<'a> InPlace<'a> {
         })
     }
 
-    fn change(&mut self, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
+    /// `rest` lets readers finish.
+    fn change(&mut self, from: &[u8], to: &[u8], mut rest: impl FnMut()) -> Result<bool, FileError> {
         if !self.is_untouched()? {
             return Ok(false);
         }
@@ -112,23 +113,23 @@ impl<'a> InPlace<'a> {
         } else {
             let behind = from.len() + room(from, to);
             self.append(&[&vec![b'\n'; room(from, to)], to].concat())?;
-            if !self.rests(pause)? {
+            if !self.rests(&mut rest)? {
                 return Ok(false);
             }
             self.hide(0..from.len())?;
-            if !self.rests(pause)? {
+            if !self.rests(&mut rest)? {
                 return Ok(false);
             }
             self.write(&hidden(to), 0)?;
             self.write(&vec![b'\n'; behind - to.len()], to.len())?;
             self.show(to)?;
-            if !self.rests(pause)? {
+            if !self.rests(&mut rest)? {
                 return Ok(false);
             }
             behind..behind + to.len()
         };
         self.hide(tail)?;
-        if !self.rests(pause)? {
+        if !self.rests(&mut rest)? {
             return Ok(false);
         }
         self.cut(to.len())?;
@@ -140,9 +141,9 @@ impl<'a> InPlace<'a> {
         Ok(files::read(self.path)?.is_some_and(|found| found.content.expose() == self.content))
     }
 
-    /// Lets readers finish; whether nobody wrote meanwhile.
-    fn rests(&self, pause: Duration) -> Result<bool, FileError> {
-        clock::rest(pause);
+    /// Whether nobody wrote while it was resting.
+    fn rests(&self, rest: &mut impl FnMut()) -> Result<bool, FileError> {
+        rest();
         self.is_untouched()
     }
 
@@ -216,7 +217,7 @@ mod tests {
             let (from, to) = (from.as_bytes(), to.as_bytes());
             fs::write(&path, from).unwrap();
             let mut file = InPlace::open(&path, from).unwrap();
-            assert!(file.change(from, to, Duration::ZERO).unwrap());
+            assert!(file.change(from, to, || {}).unwrap());
             assert_eq!(fs::read(&path).unwrap(), to);
             let added = &file.states[0];
             let halves = (from.len()..added.len()).map(|length| added[..length].to_vec());
@@ -289,31 +290,27 @@ mod tests {
         fs::write(&path, &theirs).unwrap();
         assert!(!rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::ZERO).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
-        // The number of markers hidden, and whether there is more than in the end, tell the steps apart.
-        let steps: [fn(&str) -> bool; 3] = [
-            |now| now.contains("AAA") && now.contains("CCC") && !now.contains('#'),
-            |now| now.contains("AAA") && now.matches('#').count() == 4,
-            |now| !now.contains("AAA") && now.matches('#').count() == 2,
-        ];
-        for (step, reached) in steps.into_iter().enumerate() {
+        // It rests after what is to be there is added, after the rest is hidden, written over, and hidden again.
+        for step in 0..4 {
             for by_rename in [false, true] {
                 fs::write(&path, &from).unwrap();
-                let finished = std::thread::scope(|scope| {
-                    scope.spawn(|| {
-                        while !fs::read_to_string(&path).is_ok_and(|now| reached(&now)) {
-                            std::thread::yield_now();
-                        }
-                        if by_rename {
-                            fs::write(&beside, &theirs).unwrap();
-                            fs::rename(&beside, &path).unwrap();
-                        } else {
-                            fs::write(&path, &theirs).unwrap();
-                        }
-                    });
-                    rewrite(&path, from.as_bytes(), to.as_bytes(), Duration::from_millis(300)).unwrap()
-                });
-                assert!(!finished, "step {step}");
+                let mut rests = 0;
+                let somebody_writes = || {
+                    if rests == step && by_rename {
+                        fs::write(&beside, &theirs).unwrap();
+                        fs::rename(&beside, &path).unwrap();
+                    } else if rests == step {
+                        fs::write(&path, &theirs).unwrap();
+                    }
+                    rests += 1;
+                };
+                let mut file = InPlace::open(&path, from.as_bytes()).unwrap();
+                assert!(
+                    !file.change(from.as_bytes(), to.as_bytes(), somebody_writes).unwrap(),
+                    "step {step}"
+                );
                 assert_eq!(fs::read_to_string(&path).unwrap(), theirs, "step {step}");
+                assert_eq!(rests, step + 1);
             }
         }
     }
