@@ -42,9 +42,9 @@ pub use issue::{BadCaId, Ca, CaId, CaProblem, Leaf, LeafRequest, PkiError};
 pub use key::{KeyProblem, key_matches, key_within};
 
 pub use crate::model::KeyType;
-pub use request::{Request, leaf_extensions, new_key, request_leaf, request_sub_ca};
+pub use request::{leaf_extensions, new_key, request_leaf, request_sub_ca};
 
-pub use read::{ReadProblem, certificates_within, extendable, read_pem};
+pub use read::{ReadProblem, certificates_within, extendable, holds_private_key, read_pem};
 
 /// SHA-256 of all parts, each with its length in front, in hexadecimal digits.
 pub fn digest_hex(parts: &[&[u8]]) -> String {

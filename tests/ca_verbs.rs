@@ -150,9 +150,9 @@ impl Host {
 fn before_there_is_a_ca_nothing_is_told_and_nothing_made() {
     let host = Host::new();
     let out = host.path("out");
-    host.ca(&["show"]).is_refused(&["no CA in", "state/ca", "dbssl run"]);
+    host.ca(&["show"]).is_refused(&["no CA in", "state/ca", "systemctl start dbssl"]);
     host.ca(&["show", "--json"]).is_refused(&["no CA in"]);
-    host.ca(&["show", "--pem"]).is_refused(&["there is no", "coolify-ca.crt", "dbssl run"]);
+    host.ca(&["show", "--pem"]).is_refused(&["there is no", "coolify-ca.crt", "systemctl start dbssl"]);
     host.ca(&["save", out.to_str().unwrap()]).is_refused(&["there is no", "coolify-ca.crt"]);
     host.ca(&["regenerate", "--yes"]).is_refused(&["no CA in"]);
     assert_eq!(host.json("history"), serde_json::json!([]));
@@ -203,6 +203,13 @@ fn show_and_save_tell_what_there_is() {
     assert_eq!(fs::read_to_string(&out).unwrap(), "mine");
     let nowhere = host.path("no/folder/out.crt");
     host.ca(&["save", nowhere.to_str().unwrap()]).is_refused(&["No such file or directory"]);
+    // Somebody has put a key into it as well.
+    let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    fs::write(host.bundle(), [&bundle, key.as_bytes()].concat()).unwrap();
+    fs::remove_file(&out).unwrap();
+    let refused = save();
+    assert_eq!((refused.code, out.exists()), (2, false), "{refused:?}");
+    assert!(refused.stderr.contains("holds a private key"), "{refused:?}");
 }
 
 #[test]
@@ -253,6 +260,28 @@ fn a_new_ca_is_made_only_for_somebody_who_said_so() {
     );
     let text = host.ca(&["history"]);
     assert_eq!((text.code, text.stdout.lines().count()), (0, 3), "{text:?}");
+}
+
+/// Whoever has lost the key has no other way but a backup.
+#[test]
+fn a_new_ca_is_made_where_the_one_in_force_is_of_no_use() {
+    let host = Host::with_a_ca();
+    let first = host.issuing();
+    let keys: Vec<_> = host
+        .files()
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.extension().is_some_and(|end| end == "key"))
+        .collect();
+    assert_eq!(keys.len(), 1);
+    fs::remove_file(&keys[0]).unwrap();
+    host.ca(&["show"]).is_refused(&["its key", "is missing", "dbssl ca regenerate"]);
+    let done = host.ca(&["regenerate", "--yes"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains(&format!("clients that know only {first}")), "{done:?}");
+    assert_ne!(host.issuing(), first);
+    // Nobody asks for another CA where there is none.
+    Host::new().ca(&["regenerate", "--yes"]).is_refused(&["no CA in", "systemctl start dbssl"]);
 }
 
 #[test]

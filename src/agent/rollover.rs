@@ -85,32 +85,41 @@ impl Rollover {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
-                error!(error = %with_causes(&error), "the CA store cannot be read");
+                self.say(with_causes(&error), |error| error!(error, "the CA store cannot be read"));
+                self.open = true;
                 return None;
             }
         }
         let held_up = held_up(world);
         if held_up.is_empty() {
-            self.said = None;
             match CaStore::retire(&world.roots, &rules, now) {
-                Ok(authority) => return Some(authority),
-                Err(error) => {
-                    error!(error = %with_causes(&error), "the former CA cannot be taken out of the bundle");
+                Ok(authority) => {
+                    self.said = None;
+                    return Some(authority);
                 }
+                Err(error) => self.say(with_causes(&error), |error| {
+                    error!(error, "the former CA cannot be taken out of the bundle now: it is tried again");
+                }),
             }
         } else {
-            let directories = held_up.join(", ");
-            if self.said.as_ref() != Some(&directories) {
+            self.say(held_up.join(", "), |directories| {
                 warn!(
                     directories,
                     "the former CA stays in the bundle: containers that are not there now have certificates of it; remove these directories if they do not come back"
                 );
-            }
-            self.said = Some(directories);
-            // Should one of them come back, it is the last that was waited for.
-            self.open = true;
+            });
         }
+        // Should one of them come back, it is the last that was waited for.
+        self.open = true;
         None
+    }
+
+    /// Says a thing once, until something else is to be said.
+    fn say(&mut self, what: String, tell: impl FnOnce(&str)) {
+        if self.said.as_ref() != Some(&what) {
+            tell(&what);
+        }
+        self.said = Some(what);
     }
 }
 

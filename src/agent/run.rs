@@ -101,7 +101,7 @@ pub fn authority(settings: &Settings, host_name: &str) -> Result<Authority, RunE
         }
         Err(error) => match CaStore::recorded(
             &settings.roots,
-            Rules::new(&settings.certificates, host_name).overlap,
+            &Rules::new(&settings.certificates, host_name),
             clock::now(),
         ) {
             // Renewals must not wait for somebody to mend that file.

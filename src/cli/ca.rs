@@ -27,7 +27,7 @@ use crate::{
         files::{self, FileContent},
         lock::{Lock, LockError},
     },
-    pki::{Certificate, certificates_within, check_ca},
+    pki::{self, Certificate, certificates_within, check_ca},
 };
 
 #[derive(Debug, Subcommand)]
@@ -85,11 +85,20 @@ pub fn ca(settings: &Settings, host_name: &str, verb: Verb) -> anyhow::Result<Ex
             print_as(json, &if json { shown.json()? } else { shown.text() })?;
         }
         Verb::Save { path } => {
-            files::create(&path, FileContent::Public(&bundle(settings)?), 0o644, None)
+            let bundle = bundle(settings)?;
+            if pki::holds_private_key(&bundle) {
+                bail!(
+                    "{} holds a private key, and a copy is for everybody: take the PRIVATE KEY block out of that file",
+                    settings.roots.bundle().display()
+                );
+            }
+            files::create(&path, FileContent::Public(&bundle), 0o644, None)
                 .with_context(|| format!("{} is not written over", path.display()))?;
         }
         Verb::Regenerate { yes } => {
-            in_force(settings, &rules)?;
+            if !CaStore::open(settings.roots.ca_store()).exists()? {
+                bail!(no_ca(settings));
+            }
             if !yes && !agreed()? {
                 bail!("nothing was changed");
             }
@@ -120,7 +129,9 @@ pub fn ca(settings: &Settings, host_name: &str, verb: Verb) -> anyhow::Result<Ex
 fn bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     let path = settings.roots.bundle();
     let held = TrustBundle::open(path.clone()).read()?;
-    held.with_context(|| format!("there is no {}: start the agent (dbssl run) first", path.display()))
+    held.with_context(|| {
+        format!("there is no {}: start the agent first (systemctl start dbssl)", path.display())
+    })
 }
 
 fn read(path: &Path) -> anyhow::Result<files::Found> {
@@ -128,12 +139,14 @@ fn read(path: &Path) -> anyhow::Result<files::Found> {
 }
 
 fn in_force(settings: &Settings, rules: &Rules<'_>) -> anyhow::Result<Authority> {
-    CaStore::current(&settings.roots, rules.overlap, clock::now())?.with_context(|| {
-        format!(
-            "no CA in {} yet: start the agent (dbssl run) first, or name its folders with --state-dir and --data-dir",
-            settings.roots.ca_store().display()
-        )
-    })
+    CaStore::current(&settings.roots, rules, clock::now())?.with_context(|| no_ca(settings))
+}
+
+pub(super) fn no_ca(settings: &Settings) -> String {
+    format!(
+        "no CA in {} yet: start the agent first (systemctl start dbssl), or name its folders with --state-dir and --data-dir",
+        settings.roots.ca_store().display()
+    )
 }
 
 fn agreed() -> anyhow::Result<bool> {
@@ -163,7 +176,7 @@ fn done(settings: &Settings, authority: &Authority) -> anyhow::Result<()> {
             Err(LockError::Held(_)) => {
                 "the agent issues all certificates anew now; dbssl ca show tells when it is proved\n"
             }
-            _ => "no agent runs: the next one issues all certificates anew (dbssl run)\n",
+            _ => "no agent runs: the next one issues all certificates anew (systemctl start dbssl)\n",
         })?;
     }
     Ok(())

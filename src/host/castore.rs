@@ -44,6 +44,7 @@
 //! `coolify-ca.crt` comes to hold what it has to.
 
 mod bridge;
+mod ending;
 mod external;
 mod index;
 mod notice;
@@ -104,7 +105,7 @@ pub struct Authority {
     pub notices: Vec<Notice>,
     /// When this was found out. Which CAs are within the overlap is another matter before that.
     pub found: OffsetDateTime,
-    /// When this has to be looked at again: an overlap ends, or a CA is to be renewed.
+    /// When this has to be looked at again: an overlap ends, a CA is to be renewed, or its user to be reminded of it.
     pub next: Option<OffsetDateTime>,
     /// Who else signs, or can.
     pub uploaded: Uploaded,
@@ -188,9 +189,9 @@ pub enum CaStoreError {
         #[source]
         problem: ReadProblem,
     },
-    #[error("load the CA {id}: its key {} is missing; put it back from a backup, or replace the CA", path.display())]
+    #[error("load the CA {id}: its key {} is missing; put it back from a backup, or have another CA made: dbssl ca regenerate", path.display())]
     NoKey { id: CaId, path: PathBuf },
-    #[error("load the CA {id} from {}", path.display())]
+    #[error("load the CA {id} from {}, which can be replaced by dbssl ca import or dbssl ca regenerate", path.display())]
     Load {
         id: CaId,
         path: PathBuf,
@@ -258,26 +259,31 @@ impl CaStore {
     /// nothing, not even what would have to be mended; `None` if there is no CA yet.
     pub fn current(
         roots: &Roots,
-        overlap: Duration,
+        rules: &Rules<'_>,
         now: OffsetDateTime,
     ) -> Result<Option<Authority>, CaStoreError> {
-        let Some(mut authority) = Self::recorded(roots, overlap, now)? else { return Ok(None) };
+        let Some(mut authority) = Self::recorded(roots, rules, now)? else { return Ok(None) };
         let held = TrustBundle::open(roots.bundle()).read()?.unwrap_or_default();
         let published = pki::certificates_within(&held);
         authority.roots.retain(|root| published.contains(root));
         authority.roots = usable_roots(&authority.roots, &held, now);
         let store = Self::open(roots.ca_store());
         let index = store.index()?.unwrap_or_default();
-        let (front, known) = (store.front(&index, &held)?, store.known(&index)?);
+        let (front, known) = (store.front(&index, &held)?, store.signed_for(&index, now)?);
         let issuing = authority.issuing.certificate();
         notice::judge(roots, &front, &held, &known, issuing, now, &mut authority.notices);
         Ok(Some(authority))
     }
 
+    /// Whether there is a CA, be it of use or not.
+    pub fn exists(&self) -> Result<bool, CaStoreError> {
+        Ok(self.index()?.is_some_and(|index| index.issuing().is_some()))
+    }
+
     /// What is in force by the record alone, whatever became of `coolify-ca.crt`; `None` if there is no CA yet.
     pub fn recorded(
         roots: &Roots,
-        overlap: Duration,
+        rules: &Rules<'_>,
         now: OffsetDateTime,
     ) -> Result<Option<Authority>, CaStoreError> {
         let store = Self::open(roots.ca_store());
@@ -285,7 +291,9 @@ impl CaStore {
         let Some(entry) = index.issuing() else { return Ok(None) };
         let mut notices = Vec::new();
         let line = store.load(&entry.id, now, &mut notices)?;
-        let bridges = store.bridges(&index, &line, overlap, now, &mut notices)?;
+        let bridges = store.bridges(&index, &line, rules.overlap, now, &mut notices)?;
+        let (reminder, next) = ending::reminder(roots, &index, &line, rules, now);
+        notices.extend(reminder);
         Ok(Some(Authority {
             uploaded: store.uploaded(&index, now)?,
             roots: store.anchors(&index, &line.certificates)?,
@@ -294,7 +302,7 @@ impl CaStore {
             issuing: line.ca,
             notices,
             found: now,
-            next: None,
+            next,
         }))
     }
 
@@ -456,6 +464,20 @@ impl CaStore {
         Ok(files::replace(&path, FileContent::Public(text.as_bytes()), 0o644, None)?)
     }
 
+    /// As [`Self::known`], without the roots that somebody else has the key of and below which we have no CA now.
+    fn signed_for(&self, index: &Index, now: OffsetDateTime) -> Result<Vec<Certificate>, CaStoreError> {
+        let mut known = Vec::new();
+        for entry in &index.authorities {
+            let mut line = self.certificates(&entry.id)?;
+            let is_over = |ca: &Certificate| entry.state == CaState::Retired || ca.not_after() <= now;
+            if line.len() > 1 && line.first().is_some_and(is_over) {
+                line.pop();
+            }
+            known.append(&mut line);
+        }
+        Ok(known)
+    }
+
     /// Every certificate of a CA that is in the store.
     fn known(&self, index: &Index) -> Result<Vec<Certificate>, CaStoreError> {
         let lines = index.authorities.iter().map(|entry| self.certificates(&entry.id));
@@ -466,7 +488,10 @@ impl CaStore {
 impl Line {
     fn new(ca: Ca, certificates: Vec<Certificate>) -> Self {
         let upper = certificates.get(1..certificates.len().saturating_sub(1)).unwrap_or_default().to_vec();
-        let ca = if certificates.len() > 1 { ca.below(upper) } else { ca };
+        let ca = match certificates.last() {
+            Some(root) if certificates.len() > 1 => ca.below(upper, root.not_after()),
+            _ => ca,
+        };
         Self { ca, certificates }
     }
 }

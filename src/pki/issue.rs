@@ -143,6 +143,8 @@ pub struct Ca {
     key: Zeroizing<KeyPair>,
     key_pem: Secret,
     chain: Vec<Certificate>,
+    /// Where there is a root above it.
+    root_ends: Option<OffsetDateTime>,
 }
 
 /// What to issue.
@@ -202,7 +204,7 @@ impl Ca {
             return Err(PkiError::Signature);
         }
         let key_pem = key::pkcs8_pem(key.serialized_der());
-        Ok(Self { id: CaId::of(&certificate), certificate, key, key_pem, chain: Vec::new() })
+        Ok(Self { id: CaId::of(&certificate), certificate, key, key_pem, chain: Vec::new(), root_ends: None })
     }
 
     /// Take up a CA from its parts, ours or a user's. The key may be PKCS#8, SEC 1 or PKCS#1.
@@ -217,12 +219,14 @@ impl Ca {
         check::check_ca(certificate, now).map_err(CaProblem::Flaw)?;
         let key_pem = key::to_pkcs8_pem(&der, &certificate.facts().key_algorithm);
         let id = CaId::of(certificate);
-        Ok(Self { certificate: certificate.clone(), id, key, key_pem, chain: Vec::new() })
+        Ok(Self { certificate: certificate.clone(), id, key, key_pem, chain: Vec::new(), root_ends: None })
     }
 
-    /// For an intermediate: what stands between it and its root (neither of them included), nearest first.
+    /// For an intermediate: what stands between it and its root (neither of them included), nearest first, and the end of
+    /// that root. Nothing that it issues outlives any of them.
     #[must_use]
-    pub fn below(mut self, upper: Vec<Certificate>) -> Self {
+    pub fn below(mut self, upper: Vec<Certificate>, root_ends: OffsetDateTime) -> Self {
+        self.root_ends = Some(root_ends);
         self.chain = std::iter::once(self.certificate.clone()).chain(upper).collect();
         self
     }
@@ -262,7 +266,8 @@ impl Ca {
 
     /// No certificate below outlives this.
     pub(super) fn end(&self) -> Option<OffsetDateTime> {
-        self.chain.iter().map(Certificate::not_after).chain([self.certificate.not_after()]).min()
+        let chain = self.chain.iter().map(Certificate::not_after);
+        chain.chain([self.certificate.not_after()]).chain(self.root_ends).min()
     }
 
     /// With a new key, and with all that leaves have in common.

@@ -135,6 +135,12 @@ fn binary(bytes: &[u8]) -> Option<ReadProblem> {
     bytes.contains(&0).then_some(ReadProblem::Binary)
 }
 
+/// Whether a block of a private key begins anywhere in it, whole or not, whatever else is there: such a file is for no
+/// eyes but its owner's.
+pub fn holds_private_key(bytes: &[u8]) -> bool {
+    private_key_label(bytes).is_some()
+}
+
 fn private_key_label(text: &[u8]) -> Option<String> {
     lines(text).find_map(|line| {
         let line = String::from_utf8_lossy(line);

@@ -9,27 +9,20 @@ use super::{
 };
 use crate::model::{San, Sans, Secret};
 
-/// A request and the private key that it is about.
-pub struct Request {
-    /// PEM.
-    pub csr: String,
-    /// PKCS#8, PEM.
-    pub key: Secret,
-}
-
-/// For a CA below the one that is to sign it. The subject is as of a CA that we make ourselves.
-pub fn request_sub_ca(host_name: &str, key_type: KeyType) -> Result<Request, PkiError> {
-    let key = key::generate(key_type).map_err(|why| PkiError::Generate(key_type, why))?;
+/// For a CA below the one that is to sign it. The subject is as of a CA that we make ourselves. `key_pem` is from
+/// [`new_key`].
+pub fn request_sub_ca(host_name: &str, key_pem: &Secret) -> Result<String, PkiError> {
+    let (key, _) = key::read_key(key_pem.expose()).map_err(PkiError::Key)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, issue::ca_name(host_name, &issue::key_id(&key)));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let csr = params.serialize_request(&*key).map_err(PkiError::Encode)?;
-    Ok(Request { csr: pem(csr.der()), key: key::pkcs8_pem(key.serialized_der()) })
+    Ok(pem(csr.der()))
 }
 
-/// A key for [`request_leaf`]: PKCS#8, PEM.
+/// A key for a request: PKCS#8, PEM.
 pub fn new_key(key_type: KeyType) -> Result<Secret, PkiError> {
     let key = key::generate(key_type).map_err(|why| PkiError::Generate(key_type, why))?;
     Ok(key::pkcs8_pem(key.serialized_der()))

@@ -524,7 +524,9 @@ fn an_intermediate_brings_its_chain_along() {
     let root = ssl.root("root", "");
     let upper = ssl.signed("upper", "root", SUB, "");
     let sub = ssl.signed("sub", "upper", SUB, "");
-    let ca = Ca::load(&sub, &ssl.secret("sub.key"), now).unwrap().below(vec![upper.clone()]);
+    let ca = Ca::load(&sub, &ssl.secret("sub.key"), now)
+        .unwrap()
+        .below(vec![upper.clone()], now + Duration::days(30));
     let leaf = ca.issue(&request(&names(), KeyType::P256), now).unwrap();
     assert_eq!(leaf.chain, [sub, upper]);
     let served: Vec<_> = std::iter::once(leaf.certificate).chain(leaf.chain).collect();
@@ -626,7 +628,9 @@ fn what_users_drop_is_read_or_refused_with_its_name() {
             ReadProblem::OtherBlock("DH PARAMETERS".to_owned()),
         ),
     ] {
+        let is_key = matches!(problem, ReadProblem::PrivateKey(_));
         assert_eq!(read_pem(&bytes), Err(problem), "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(holds_private_key(&bytes), is_key, "{}", String::from_utf8_lossy(&bytes));
     }
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(matches!(

@@ -114,7 +114,7 @@ impl CaStore {
 
     /// By the last upload that was of use: one that is not changes nothing.
     pub(super) fn uploaded(&self, index: &Index, now: OffsetDateTime) -> Result<Uploaded, CaStoreError> {
-        let (mut roots, known) = (pki::certificates_within(&self.accepted()?), self.known(index)?);
+        let (mut roots, known) = (pki::certificates_within(&self.accepted()?), self.signed_for(index, now)?);
         roots.retain(|root| root.self_signed() && pki::check_ca(root, now).is_ok());
         let keyless = roots.iter().filter(|root| !known.contains(root)).cloned().collect();
         let mut ours = Vec::new();

@@ -38,6 +38,10 @@ pub enum Notice {
     EndsSoon {
         subject: String,
         end: OffsetDateTime,
+        /// Whole ones that are left.
+        days: i64,
+        /// What to run where the key of the CA above it is.
+        command: Option<String>,
     },
     BundleCompleted {
         path: PathBuf,
@@ -81,6 +85,11 @@ pub enum Notice {
 }
 
 impl Notice {
+    /// Whether somebody who has the key of a CA is to sign one for us.
+    pub(super) fn asks_for_a_signature(&self) -> bool {
+        matches!(self, Self::TrustOnly { .. } | Self::EndsSoon { command: Some(_), .. })
+    }
+
     /// Whether a human has to act, or may want to: a matter for WARN.
     pub fn is_warning(&self) -> bool {
         !matches!(
@@ -107,11 +116,19 @@ impl fmt::Display for Notice {
                 f,
                 "clients that know only {former} cannot verify what {issuing} issues, since it cannot be vouched for ({why}); give them the new coolify-ca.crt"
             ),
-            Self::EndsSoon { subject, end } => write!(
-                f,
-                "the custom CA {subject} ends on {}, and only its owner can renew it: put its successor into coolify-ca.crt, with its key",
-                end.date()
-            ),
+            Self::EndsSoon { subject, end, days, command } => {
+                write!(
+                    f,
+                    "the custom CA {subject} ends on {}, in {days} days, and only its owner can renew it: put its successor into coolify-ca.crt, with its key",
+                    end.date()
+                )?;
+                command.iter().try_for_each(|command| {
+                    write!(
+                        f,
+                        ", or have another CA signed; run where the key of the CA above it is: {command}"
+                    )
+                })
+            }
             Self::BundleCompleted { path } => {
                 write!(f, "{} was gone or cut off; completed from the CA store", path.display())
             }

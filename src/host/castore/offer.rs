@@ -18,6 +18,15 @@ pub(super) fn digest(roots: &Roots, upload: &[u8]) -> String {
     pki::digest_hex(&[upload, &zeroize::Zeroizing::new(bytes(&key)), &bytes(&signed)])
 }
 
+/// When something of an upload, or of a signed CA, becomes valid that is not yet: whoever made it may have a clock that
+/// is ahead of ours.
+pub(super) fn valid_later(roots: &Roots, upload: &[u8], now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let signed = files::read(&roots.signed_ca()).ok().flatten();
+    let signed = signed.map(|found| pki::certificates_within(found.content.expose())).unwrap_or_default();
+    let all = pki::certificates_within(upload).into_iter().chain(signed);
+    all.map(|one| one.not_before()).filter(|begin| *begin > now).min()
+}
+
 /// The CA that a user offers: a certificate in `coolify-ca.crt` whose key is `coolify-ca.key`.
 pub(super) fn with_key(
     roots: &Roots,

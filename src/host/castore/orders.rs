@@ -81,6 +81,8 @@ impl CaStore {
             files::replace(&roots.custom_key(), FileContent::Secret(key), 0o600, None)?;
         }
         turn.put_in_front(upload)?;
+        // Somebody asks for it, whatever it was thought of before.
+        turn.index.judged = None;
         Ok(turn.establish()?)
     }
 

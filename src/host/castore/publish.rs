@@ -78,8 +78,12 @@ impl CaStore {
         if file == recorded {
             return Ok(front);
         }
-        // Somebody may have written in front of what was added, or while it was.
-        for added in [recorded.as_slice(), recorded.strip_prefix(front.as_slice()).unwrap_or_default()] {
+        // Somebody may have written in front of what was added, or while it was. What a user had in front is added only
+        // if it is ours as well.
+        let known = self.known(index)?;
+        let all_ours = pki::certificates_within(&front).iter().all(|one| known.contains(one));
+        let whole = if all_ours { recorded.as_slice() } else { &[] };
+        for added in [whole, recorded.strip_prefix(front.as_slice()).unwrap_or_default()] {
             let above =
                 file.strip_suffix(added).filter(|above| !added.is_empty() && !above.trim_ascii().is_empty());
             if let Some(above) = above.filter(|above| is_whole(above)) {
@@ -87,7 +91,7 @@ impl CaStore {
             }
         }
         if let Some(rest) = file.strip_prefix(front.as_slice()) {
-            let known = [self.known(index)?, self.leaned_on(index)?].concat();
+            let known = [known, self.leaned_on(index)?].concat();
             let ours = pki::extendable(rest).is_ok_and(|held| {
                 let text: usize = held.iter().map(|one| one.to_pem().len()).sum();
                 rest.len() <= text + 1 && held.iter().all(|one| known.contains(one))

@@ -13,7 +13,7 @@ use super::{CaStore, CaStoreError, Line, Notice, Rules, offer};
 use crate::{
     host::files::{self, FileContent},
     model::Roots,
-    pki::{self, Certificate},
+    pki::{self, CaId, Certificate},
 };
 
 /// What a CA needs to have, in the words of OpenSSL's configuration files.
@@ -43,17 +43,25 @@ impl CaStore {
     /// Have a request lie there.
     pub(super) fn request(&self, roots: &Roots, rules: &Rules<'_>) -> Result<(), CaStoreError> {
         let path = request_path(roots);
-        if path.exists() && self.pending_key().exists() {
+        let pending = files::read(&self.pending_key())?;
+        if path.exists() && pending.is_some() {
             return Ok(());
         }
-        let request = pki::request_sub_ca(rules.host_name, rules.key_type).map_err(CaStoreError::Generate)?;
         for folder in [roots.requests_to_sign(), roots.signed()] {
             files::make_folder(&folder, 0o755)?;
         }
-        files::replace(&self.pending_key(), FileContent::Secret(&request.key), 0o600, None)?;
+        // The request may have been carried away, and what is signed there is for this key.
+        let key = if let Some(found) = pending {
+            found.content
+        } else {
+            let key = pki::new_key(rules.key_type).map_err(CaStoreError::Generate)?;
+            files::replace(&self.pending_key(), FileContent::Secret(&key), 0o600, None)?;
+            key
+        };
+        let request = pki::request_sub_ca(rules.host_name, &key).map_err(CaStoreError::Generate)?;
         let extensions = path.with_extension("ext");
         files::replace(&extensions, FileContent::Public(EXTENSIONS.as_bytes()), 0o644, None)?;
-        Ok(files::replace(&path, FileContent::Public(request.csr.as_bytes()), 0o644, None)?)
+        Ok(files::replace(&path, FileContent::Public(request.as_bytes()), 0o644, None)?)
     }
 
     /// The CA that came back signed, below a root that a user put into the bundle.
@@ -83,8 +91,15 @@ impl CaStore {
     ) -> Result<Option<Line>, String> {
         let path = roots.signed_ca();
         let read = |path: &PathBuf| files::read(path).map_err(|why| format!("{why}: {}", why.source));
-        let (Some(answer), Some(key)) = (read(&path)?, read(&self.pending_key())?) else { return Ok(None) };
+        let Some(answer) = read(&path)? else { return Ok(None) };
         let answer = pki::read_pem(answer.content.expose()).map_err(|why| why.to_string())?;
+        // A new certificate for the key of a CA that came back before is an answer, too; that one itself is none.
+        let before = answer.first().map(CaId::of).filter(|id| self.key_path(id).exists());
+        let key = before.as_ref().map_or_else(|| self.pending_key(), |id| self.key_path(id));
+        let Some(key) = read(&key)? else { return Ok(None) };
+        if before.is_some_and(|id| self.certificates(&id).is_ok_and(|held| held.first() == answer.first())) {
+            return Ok(None);
+        }
         let all: Vec<_> = answer.iter().chain(uploaded).cloned().collect();
         let line = offer::checked(&all, &key.content, now)?;
         match line.certificates.last() {

@@ -1,5 +1,6 @@
 mod external;
 mod rollover;
+mod upkeep;
 
 use std::{
     fs,
@@ -8,7 +9,7 @@ use std::{
 
 use super::*;
 use crate::{
-    model::Sans,
+    model::{Sans, Secret},
     pki::{CaFlaw, LeafRequest, tests::OpenSsl},
 };
 
@@ -439,24 +440,6 @@ fn unusable_files_are_named_and_nothing_is_lost() {
         assert!(host.try_establish().is_err());
         assert_eq!(host.bundle(), bytes);
     }
-}
-
-#[test]
-fn an_expired_issuer_is_an_error_until_a_user_brings_another() {
-    let ssl = OpenSsl::new();
-    let host = Host::new();
-    let old =
-        CaStore::establish(&host.roots, &Rules { lifetime: DAY, ..RULES }, host.now - 10 * DAY).unwrap();
-    assert!(matches!(
-        host.try_establish(),
-        Err(CaStoreError::Load { problem: CaProblem::Flaw(CaFlaw::Expired(_)), .. })
-    ));
-    let theirs = custom(&ssl, "theirs");
-    host.put(theirs.to_pem());
-    host.put_key(ssl.read("theirs.key"));
-    let taken = host.establish();
-    assert_eq!(taken.issuing.certificate(), &theirs);
-    assert_ne!(taken.issuing.id(), old.issuing.id());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use time::OffsetDateTime;
 
 use super::{
-    Audited, Authority, CaState, CaStore, CaStoreError, Line, Notice, Origin, Rules, index::Index, notice,
-    offer, publish::is_whole, usable_roots,
+    Audited, Authority, CaState, CaStore, CaStoreError, Line, Notice, Origin, Rules, ending, index::Index,
+    notice, offer, publish::is_whole, usable_roots,
 };
 use crate::{
     host::{
@@ -14,7 +14,7 @@ use crate::{
         crash,
     },
     model::Roots,
-    pki::{self, Ca, Certificate},
+    pki::{self, Ca, CaFlaw, CaProblem, Certificate},
 };
 
 pub(super) struct Turn<'a> {
@@ -66,8 +66,10 @@ impl<'a> Turn<'a> {
             _ => Vec::new(),
         };
         let present = self.complete(present, &front)?;
-        let (issuing, entrance) = self.choose(present.is_ok(), &front)?;
-        self.index.judged = Some(offer::digest(self.roots, &front));
+        let digest = offer::digest(self.roots, &front);
+        let (issuing, entrance) = self.choose(present.is_ok(), &front, &digest)?;
+        // What is not valid yet is judged once more when it is.
+        self.index.judged = offer::valid_later(self.roots, &front, self.now).is_none().then_some(digest);
         self.put_in_force(issuing, entrance, present?.as_deref(), &front)
     }
 
@@ -98,13 +100,16 @@ impl<'a> Turn<'a> {
             Some(bytes) => self.store.front(&self.index, bytes)?,
             None => Vec::new(),
         };
-        self.index.judged = Some(offer::digest(self.roots, &front));
-        // A user's CA that issued has had its time: it stays in the bundle for as long as any former CA does.
+        // A user's CA that issued has had its time: it stays in the bundle for as long as any former CA does. What else
+        // the user put there goes on being trusted.
         let uploaded = pki::certificates_within(&front);
         let issued = self.index.issuing().map(|entry| self.store.certificates(&entry.id)).transpose()?;
         if issued.is_some_and(|line| line.last().is_some_and(|root| uploaded.contains(root))) {
-            front.clear();
+            let known = self.store.known(&self.index)?;
+            let others = uploaded.iter().filter(|one| !known.contains(one));
+            front = others.map(Certificate::to_pem).collect::<String>().into_bytes();
         }
+        self.index.judged = Some(offer::digest(self.roots, &front));
         self.bundle.addition(&front, &[])?;
         let fresh = self.generate()?;
         self.put_in_force(fresh, Entrance::Generated, present.as_deref(), &front)
@@ -143,10 +148,15 @@ impl<'a> Turn<'a> {
     }
 
     /// The CA that has to issue, and whether it is another one than before.
-    fn choose(&mut self, readable: bool, front: &[u8]) -> Result<(Line, Entrance), CaStoreError> {
+    fn choose(
+        &mut self,
+        readable: bool,
+        front: &[u8],
+        digest: &str,
+    ) -> Result<(Line, Entrance), CaStoreError> {
         let id = self.index.issuing().map(|entry| entry.id.clone());
         let in_force = id.map(|id| self.store.load(&id, self.now, &mut self.notices));
-        let judged = self.index.judged.as_ref() == Some(&offer::digest(self.roots, front));
+        let judged = self.index.judged.as_deref() == Some(digest);
         // Of no use, since it expired or its key is lost: then what a user offers is just what is needed.
         let usable = matches!(in_force, Some(Ok(_)));
         if readable && !(judged && usable) {
@@ -158,10 +168,32 @@ impl<'a> Turn<'a> {
                 return Ok((offered, if known { Entrance::Returned } else { Entrance::Imported }));
             }
         }
-        match in_force.transpose()? {
-            Some(line) if !(readable && is_whole(front) && self.is_due(&line)) => Ok((line, Entrance::None)),
+        let may_replace = readable && is_whole(front);
+        let in_force = match in_force {
+            // Nothing that it signed verifies any more, so that any other CA is better.
+            Some(Err(CaStoreError::Load { problem: CaProblem::Flaw(CaFlaw::Expired(_)), .. }))
+                if may_replace =>
+            {
+                None
+            }
+            // It is from a time when the clock was wrong. The one before it is not, or it is the clock that is wrong now.
+            Some(Err(
+                error @ CaStoreError::Load { problem: CaProblem::Flaw(CaFlaw::NotYetValid(_)), .. },
+            )) => {
+                return self.former().map(|line| (line, Entrance::Returned)).ok_or(error);
+            }
+            in_force => in_force.transpose()?,
+        };
+        match in_force {
+            Some(line) if !(may_replace && self.is_due(&line)) => Ok((line, Entrance::None)),
             _ => Ok((self.generate()?, Entrance::Generated)),
         }
+    }
+
+    /// The last CA that stepped down and is of use.
+    fn former(&mut self) -> Option<Line> {
+        let former = self.index.former().into_iter();
+        former.map(|entry| self.store.load(&entry.id, self.now, &mut self.notices)).find_map(Result::ok)
     }
 
     /// The CA that a user offers, and whether it is one that we had; `None` if what issues now shall go on.
@@ -195,21 +227,9 @@ impl<'a> Turn<'a> {
         Ok(None)
     }
 
-    /// Whether a CA of ours has to be replaced now: some time before its end, but not in the first two thirds of its
-    /// life.
+    /// Whether it is a CA of ours that has to be replaced now.
     fn is_due(&self, line: &Line) -> bool {
-        self.renewal_at(line).is_some_and(|at| at <= self.now)
-    }
-
-    fn renewal_at(&self, line: &Line) -> Option<OffsetDateTime> {
-        let ours = self
-            .index
-            .authorities
-            .iter()
-            .any(|entry| entry.id == *line.ca.id() && entry.origin == Origin::Generated);
-        let certificate = line.ca.certificate();
-        let life = certificate.not_after() - certificate.not_before();
-        ours.then(|| certificate.not_after() - self.rules.renew_before.min(life / 3))
+        ending::renewal_at(&self.index, line, self.rules).is_some_and(|at| at <= self.now)
     }
 
     fn generate(&self) -> Result<Line, CaStoreError> {
@@ -283,18 +303,19 @@ impl<'a> Turn<'a> {
     ) -> Result<Authority, CaStoreError> {
         let bridges =
             self.store.bridges(&self.index, &issuing, self.rules.overlap, self.now, &mut self.notices)?;
-        let known = self.store.known(&self.index)?;
+        let known = self.store.signed_for(&self.index, self.now)?;
         notice::judge(self.roots, front, held, &known, issuing.ca.certificate(), self.now, &mut self.notices);
-        if self.notices.iter().any(|notice| matches!(notice, Notice::TrustOnly { .. })) {
-            self.store.request(self.roots, self.rules)?;
-        }
         let ends = self.index.former().into_iter().filter_map(|entry| entry.overlap_ends(self.rules.overlap));
         let bridges_end = bridges.certificates.iter().map(Certificate::not_after);
-        let changes = ends.chain(bridges_end).chain(self.renewal_at(&issuing));
-        let next = changes.filter(|at| *at > self.now).min();
-        if self.renewal_at(&issuing).is_none() {
-            self.warn_of_the_end(&issuing);
+        let (reminder, remind_at) = ending::reminder(self.roots, &self.index, &issuing, self.rules, self.now);
+        self.notices.extend(reminder);
+        if self.notices.iter().any(Notice::asks_for_a_signature) {
+            self.store.request(self.roots, self.rules)?;
         }
+        let renewal_at = ending::renewal_at(&self.index, &issuing, self.rules);
+        let valid_later = offer::valid_later(self.roots, front, self.now);
+        let changes = ends.chain(bridges_end).chain(renewal_at).chain(remind_at).chain(valid_later);
+        let next = changes.filter(|at| *at > self.now).min();
         Ok(Authority {
             uploaded: self.store.uploaded(&self.index, self.now)?,
             roots: usable_roots(anchors, held, self.now),
@@ -305,15 +326,5 @@ impl<'a> Turn<'a> {
             found: self.now,
             next,
         })
-    }
-
-    /// A user's CA cannot be replaced by us.
-    fn warn_of_the_end(&mut self, issuing: &Line) {
-        let Some(first) = issuing.certificates.iter().min_by_key(|one| one.not_after()) else { return };
-        let life = first.not_after() - first.not_before();
-        if first.not_after() - self.rules.renew_before.min(life / 3) <= self.now {
-            let (subject, end) = (first.subject().to_owned(), first.not_after());
-            self.notices.push(Notice::EndsSoon { subject, end });
-        }
     }
 }

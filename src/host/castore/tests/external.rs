@@ -44,7 +44,7 @@ fn the_root_of_what_is_served_stays_in_the_bundle_until_nothing_of_it_is() {
         assert_eq!(refused.uploaded, authority.uploaded);
         verifies(&chain, &pki::certificates_within(&host.bundle()), host.now);
     }
-    let recorded = CaStore::recorded(&host.roots, RULES.overlap, host.now).unwrap().unwrap();
+    let recorded = CaStore::recorded(&host.roots, &RULES, host.now).unwrap().unwrap();
     assert!(recorded.serves_as(&authority), "nor is anything else known by the record alone");
 
     // Another root in its place.
