@@ -13,7 +13,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::world::World;
 use crate::{
     decide::{
-        client::{self, Client, Obstacle, Refused, Restart, Way},
+        client::{self, Client, Obstacle, Refused, Restart, Way, Withheld},
         matching,
         queue::backoff,
     },
@@ -77,7 +77,7 @@ pub struct Look {
 impl Look {
     fn wants_restarts(&self) -> bool {
         self.client.as_ref().is_some_and(|client| client.restart)
-            && !matches!(self.delivery, Delivery::Refused(_) | Delivery::NoBundle | Delivery::NotAsked)
+            && !matches!(self.delivery, Delivery::Refused(_) | Delivery::NoBundle(_) | Delivery::NotAsked)
     }
 
     fn restart_for(&self, seen: &Seen, target: &Target) -> Restart {
@@ -91,7 +91,7 @@ impl Look {
 pub enum Delivery {
     NotAsked,
     /// There is no bundle that may be handed out now.
-    NoBundle,
+    NoBundle(Withheld),
     Refused(Refused),
     Mounted,
     Current,
@@ -137,10 +137,10 @@ fn is_bundle(bundle: &Path, source: &str) -> bool {
 /// Looks at it, and changes nothing.
 pub async fn look(world: &World, inspect: &Inspect) -> Result<Look, DockerError> {
     let bundle = bundle(world);
-    let mut look = examine(world, inspect, bundle.as_ref()).await?;
+    let mut look = examine(world, inspect, bundle.as_ref().map_err(|why| *why)).await?;
     let on_record = seen::read(&world.roots.state, inspect.id())
         .filter(|seen| inspect.running() && Some(seen.started_at) == inspect.started_at());
-    if let (Some(seen), Some(bundle), true) = (&on_record, &bundle, look.wants_restarts()) {
+    if let (Some(seen), Ok(bundle), true) = (&on_record, &bundle, look.wants_restarts()) {
         look.restart = look.restart_for(seen, &bundle.target);
     }
     Ok(look)
@@ -218,8 +218,8 @@ async fn run(
         return Ok(None);
     }
     let bundle = bundle(world);
-    let look = examine(world, inspect, bundle.as_ref()).await?;
-    if let Some(bundle) = &bundle {
+    let look = examine(world, inspect, bundle.as_ref().map_err(|why| *why)).await?;
+    if let Ok(bundle) = &bundle {
         let process = if look.wants_restarts() { process(world, inspect, &look, bundle) } else { None };
         if let Delivery::Due { place, before } = &look.delivery {
             deliver(world, inspect, place, before.is_some(), bundle).await?;
@@ -245,12 +245,15 @@ async fn run(
 fn report(look: &Look, name: &ContainerName, memory: &mut Memory) {
     let refused = match &look.delivery {
         Delivery::Refused(refused) => Some(refused.to_string()),
+        // That does not pass by itself.
+        Delivery::NoBundle(why @ Withheld::PrivateKey) => Some(why.to_string()),
         _ => None,
     };
     let stale = (!look.stale.is_empty()).then(|| stale_text(&look.stale, name));
     match (refused, stale) {
         (Some(why), _) => say(memory, why, |why| warn!(why, "it is not given the trust bundle")),
         (None, Some(why)) => say(memory, why, |why| warn!(why, "it does not see the CA of today")),
+        (None, None) if matches!(look.delivery, Delivery::NoBundle(_)) => {}
         (None, None) => {
             if memory.said.take().is_some() {
                 info!("it has the trust bundle of today");
@@ -267,17 +270,24 @@ pub fn stale_text(destinations: &[String], name: &ContainerName) -> String {
     )
 }
 
-/// The bundle on disk; `None` while there is none that may be handed out.
-fn bundle(world: &World) -> Option<Bundle> {
+/// The bundle on disk, if it may be handed out.
+fn bundle(world: &World) -> Result<Bundle, Withheld> {
     let path = world.roots.bundle();
-    let (before, bytes) = (stamp::of(&path)?, TrustBundle::open(path.clone()).read().ok()??);
-    let after = stamp::of(&path)?;
-    let certificates =
-        client::certificates_of(&bytes, world.authority().roots.first()).filter(|_| before == after)?;
-    Some(Bundle { bytes, target: Target { certificates, device: after.device, inode: after.inode } })
+    let read = || {
+        let (before, bytes) = (stamp::of(&path)?, TrustBundle::open(path.clone()).read().ok()??);
+        let after = stamp::of(&path).filter(|after| *after == before)?;
+        Some((bytes, after))
+    };
+    let (bytes, stamp) = read().ok_or(Withheld::NotInOrder)?;
+    let certificates = client::certificates_of(&bytes, world.authority().roots.first())?;
+    Ok(Bundle { bytes, target: Target { certificates, device: stamp.device, inode: stamp.inode } })
 }
 
-async fn examine(world: &World, inspect: &Inspect, bundle: Option<&Bundle>) -> Result<Look, DockerError> {
+async fn examine(
+    world: &World,
+    inspect: &Inspect,
+    bundle: Result<&Bundle, Withheld>,
+) -> Result<Look, DockerError> {
     let stale = stale(world, inspect).await?;
     let client = client::asked(&matching::read(&world.settings.matches, inspect), &inspect.labels());
     let delivery = match (&client, bundle) {
@@ -291,7 +301,7 @@ async fn delivery(
     world: &World,
     inspect: &Inspect,
     client: &Client,
-    bundle: Option<&Bundle>,
+    bundle: Result<&Bundle, Withheld>,
 ) -> Result<Delivery, DockerError> {
     let ours = world.roots.bundle();
     let refused = |why| {
@@ -304,7 +314,10 @@ async fn delivery(
         Way::Refused(why) => return Ok(refused(why)),
         Way::Deliver => {}
     }
-    let Some(bundle) = bundle else { return Ok(Delivery::NoBundle) };
+    let bundle = match bundle {
+        Ok(bundle) => bundle,
+        Err(why) => return Ok(Delivery::NoBundle(why)),
+    };
     let Some(place) = delivery::locate(&world.docker, inspect.id(), &client.path).await? else {
         return Ok(refused(Obstacle::Unfit));
     };

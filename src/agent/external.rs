@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{observe::Subject, world::World};
 use crate::{
     decide::{
-        external::{External, Standing, held, judge},
+        external::{External, Standing, held, judge, kept},
         plan::{Directory, IssueReason, Wiring, minute},
     },
     engine::Holds,
@@ -22,7 +22,7 @@ use crate::{
         files::FileError,
         probe,
     },
-    model::{ContainerName, Sans, Secret},
+    model::{ContainerName, Roots, Sans, Secret},
     pki::{self, Certificate, Leaf, PkiError},
     shown::with_causes,
 };
@@ -41,24 +41,25 @@ pub enum PaperError {
 }
 
 /// Reads what lies there; changes nothing.
-pub(super) fn read(world: &World, authority: &Authority, subject: &Subject) -> External {
+pub(super) fn read(roots: &Roots, authority: &Authority, subject: &Subject) -> External {
     let now = clock::now();
     let (name, names) = (subject.inspect.name(), &subject.observed.names);
     let (uploaded, container) = (&authority.uploaded, name.as_str());
     let lies_there = match &subject.observed.directory {
-        Directory::Sound(chain) => chain.as_slice(),
-        Directory::Missing | Directory::Damaged(_) => &[],
+        Directory::Sound(chain) => chain.clone(),
+        Directory::Damaged(_) => spared(authority, subject).map_or_else(Vec::new, |(chain, _)| chain),
+        Directory::Missing => Vec::new(),
     };
     let mut external = External {
         asked: !uploaded.keyless.is_empty(),
         held: uploaded
-            .signed(lies_there)
-            .then(|| held(lies_there, &uploaded.roots, names, container, now))
+            .signed(&lies_there)
+            .then(|| held(&lies_there, &uploaded.roots, names, container, now))
             .flatten(),
         ..External::default()
     };
     external.stale = external.held.is_some() && is_stale(subject, authority);
-    match Paper::of(&world.roots, name) {
+    match Paper::of(roots, name) {
         None if external.asked => {
             external.asked = false;
             external.refused = Some(format!(
@@ -66,7 +67,7 @@ pub(super) fn read(world: &World, authority: &Authority, subject: &Subject) -> E
             ));
         }
         Some(paper) if !uploaded.roots.is_empty() => {
-            match answer(&paper, authority, &external, names, container, lies_there, now) {
+            match answer(&paper, authority, &external, names, container, &lies_there, now) {
                 Ok(answer) => external.answer = answer,
                 Err(why) => {
                     external.refused =
@@ -77,6 +78,22 @@ pub(super) fn read(world: &World, authority: &Authority, subject: &Subject) -> E
         _ => {}
     }
     external
+}
+
+/// What somebody else signed in a directory that is damaged, with its key, if both are good: the harm is in something
+/// else, such as an owner or a mode.
+fn spared(authority: &Authority, subject: &Subject) -> Option<(Vec<Certificate>, Secret)> {
+    let files = CertDir::open(subject.certificates.clone()).contents();
+    let (uploaded, names) = (&authority.uploaded, &subject.observed.names);
+    let container = subject.inspect.name().as_str();
+    kept(&files, &uploaded.roots, &authority.roots, names, container, clock::now())
+        .filter(|(chain, _)| uploaded.signed(chain))
+}
+
+/// Whether this is in the certificate directory, in whatever state that is: nobody but us put it there.
+pub(super) fn lies_there(subject: &Subject, certificate: &Certificate) -> bool {
+    let files = CertDir::open(subject.certificates.clone()).contents();
+    files.iter().any(|file| pki::certificates_within(file.expose()).contains(certificate))
 }
 
 /// Whether the roots in the directory are without that of the CA in force: what lies there was issued before it came.
@@ -198,26 +215,37 @@ pub fn told(world: &World, name: &ContainerName, external: &External) -> Option<
 /// What is to be put into the directory, if it is somebody else's: what came back, with its key, or what lies there
 /// already.
 pub(super) fn leaf(
-    world: &World,
+    roots: &Roots,
+    authority: &Authority,
     subject: &Subject,
     reason: &IssueReason,
 ) -> Result<Option<Leaf>, PaperError> {
     let (external, name) = (&subject.observed.external, subject.inspect.name());
     let (chain, key) = match (reason, &external.answer, &subject.observed.directory) {
         (IssueReason::Signed { .. }, Some(answer), _) => {
-            let paper = Paper::of(&world.roots, name);
-            (answer, paper.map(|paper| paper.pending()).transpose()?.flatten().map(|pending| pending.key))
+            let paper = Paper::of(roots, name);
+            (
+                answer.clone(),
+                paper.map(|paper| paper.pending()).transpose()?.flatten().map(|pending| pending.key),
+            )
         }
         (IssueReason::Beside, _, Directory::Sound(chain)) => {
             let files = CertDir::open(subject.certificates.clone()).contents();
-            (chain, files.iter().find_map(|file| of_leaf(chain, pki::key_within(file.expose())?)))
+            (chain.clone(), files.iter().find_map(|file| of_leaf(chain, pki::key_within(file.expose())?)))
         }
+        (IssueReason::Damaged(_), ..) => match spared(authority, subject) {
+            Some((chain, key)) => {
+                info!("its external certificate and its key are whole: they are put there again");
+                (chain, Some(key))
+            }
+            None => return Ok(None),
+        },
         _ => return Ok(None),
     };
-    let key = key.and_then(|key| of_leaf(chain, key)).ok_or_else(|| PaperError::NoKey(name.clone()))?;
+    let key = key.and_then(|key| of_leaf(&chain, key)).ok_or_else(|| PaperError::NoKey(name.clone()))?;
     let Some((certificate, above)) = chain.split_first() else { return Ok(None) };
     // Before it is served anywhere.
-    CaStore::lean_on(&world.roots, chain)?;
+    CaStore::lean_on(roots, &chain)?;
     Ok(Some(Leaf { certificate: certificate.clone(), key, chain: above.to_vec() }))
 }
 
@@ -284,23 +312,4 @@ pub(super) fn see_to(world: &World, subject: &Subject, trouble: &mut Trouble) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trouble_that_lasts_is_said_once() {
-        let (mut trouble, start) = (Trouble::default(), Instant::now());
-        let mut at = |milliseconds, text: Option<&str>| {
-            let soon = trouble.seen(text.map(str::to_owned), start + Duration::from_millis(milliseconds));
-            (soon.is_some(), trouble.said)
-        };
-        assert_eq!(at(0, Some("cut off")), (true, false), "it may be being written");
-        assert_eq!(at(900, Some("cut off")), (true, false));
-        assert_eq!(at(950, Some("of another key")), (true, false), "something else");
-        assert_eq!(at(1900, Some("of another key")), (true, false));
-        assert_eq!(at(1950, Some("of another key")), (false, true));
-        assert_eq!(at(9000, Some("of another key")), (false, true));
-        assert_eq!(at(9100, None), (false, false));
-        assert_eq!(at(9200, Some("of another key")), (true, false), "it came back");
-    }
-}
+mod tests;

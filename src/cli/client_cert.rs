@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 
 use super::{database, named, print, world};
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         handout,
     },
     model::{ContainerName, Secret},
-    pki::{Certificate, ClientRequest},
+    pki::{self, Certificate, ClientRequest},
 };
 
 const NAMES: [&str; 4] = ["client.key", "client.pem", "client.crt", "coolify-ca.crt"];
@@ -61,8 +61,7 @@ pub async fn client_cert(
     let world = world(settings, socket).await?;
     let inspect = named(&world.docker, &world.roots, name).await?;
     let (desired, engine) = database(&world.docker, &world.settings, &inspect).await?;
-    let bundle = world.roots.bundle();
-    let bundle = files::read(&bundle)?.with_context(|| format!("{} is not there", bundle.display()))?;
+    let bundle = trust_bundle(&world.roots.bundle())?;
 
     // Before there is a certificate that nobody has.
     handout::prepare(&arguments.out, &NAMES, arguments.force)?;
@@ -82,7 +81,7 @@ pub async fn client_cert(
         (NAMES[0], FileContent::Secret(&leaf.key), 0o600),
         (NAMES[1], FileContent::Secret(&both), 0o600),
         (NAMES[2], FileContent::Public(chain.as_bytes()), 0o644),
-        (NAMES[3], FileContent::Secret(&bundle.content), 0o644),
+        (NAMES[3], FileContent::Secret(&bundle), 0o644),
     ];
     handout::write(&arguments.out, &pieces, arguments.force)?;
 
@@ -108,4 +107,39 @@ pub async fn client_cert(
         advice(engine, &issued)
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is handed out beside the certificate, for everybody to read.
+fn trust_bundle(path: &Path) -> anyhow::Result<Secret> {
+    let found = files::read(path)?.with_context(|| format!("{} is not there", path.display()))?;
+    if pki::holds_private_key(found.content.expose()) {
+        bail!(
+            "{} holds a private key, and would be copied with it: take the PRIVATE KEY block out of that file, and consider the key known to others",
+            path.display()
+        );
+    }
+    Ok(found.content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_in_the_trust_bundle_is_not_handed_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("coolify-ca.crt");
+        let refused = || trust_bundle(&path).err().map(|why| why.to_string()).unwrap_or_default();
+        assert!(refused().ends_with("coolify-ca.crt is not there"), "{}", refused());
+
+        let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write(certificate);
+        assert!(trust_bundle(&path).is_ok_and(|bundle| bundle.expose() == certificate.as_bytes()));
+        for label in ["PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"] {
+            write(&format!("{certificate}-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"));
+            assert!(refused().contains("coolify-ca.crt holds a private key"), "{label}: {}", refused());
+            assert!(refused().contains("take the PRIVATE KEY block out"), "{}", refused());
+        }
+    }
 }

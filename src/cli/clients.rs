@@ -9,7 +9,7 @@ use crate::{
         client::{self, Delivery, Look},
         world::World,
     },
-    decide::client::Restart,
+    decide::client::{Restart, Withheld},
     host::docker::DockerError,
     model::{
         ContainerName,
@@ -27,7 +27,7 @@ pub enum Standing {
     Mounted,
     /// To be delivered, or to be restarted.
     Pending,
-    /// The bundle cannot be put there.
+    /// The bundle cannot be put there, or may be given to nobody.
     Refused,
     /// It mounts a file that has been replaced, and still sees the former one.
     Stale,
@@ -88,10 +88,9 @@ fn of(name: &ContainerName, look: Look) -> Option<Client> {
     let (standing, problem) = match (look.delivery, stale) {
         (Delivery::NotAsked, None) => return None,
         (Delivery::Refused(refused), _) => (Standing::Refused, Some(refused.to_string())),
+        (Delivery::NoBundle(why @ Withheld::PrivateKey), _) => (Standing::Refused, Some(why.to_string())),
         (_, Some(stale)) => (Standing::Stale, Some(stale)),
-        (Delivery::NoBundle, None) => {
-            (Standing::Pending, Some("the trust bundle is not in order, and is not handed out".to_owned()))
-        }
+        (Delivery::NoBundle(why @ Withheld::NotInOrder), None) => (Standing::Pending, Some(why.to_string())),
         (Delivery::Due { .. }, None) => {
             (Standing::Pending, Some("the trust bundle is to be put into it".to_owned()))
         }
@@ -145,7 +144,17 @@ mod tests {
         for (look, standing, said) in [
             (look(Delivery::Current), Standing::Current, None),
             (look(Delivery::Mounted), Standing::Mounted, None),
-            (look(Delivery::NoBundle), Standing::Pending, Some("not in order")),
+            (look(Delivery::NoBundle(Withheld::NotInOrder)), Standing::Pending, Some("not in order")),
+            (
+                look(Delivery::NoBundle(Withheld::PrivateKey)),
+                Standing::Refused,
+                Some("coolify-ca.crt holds a private key"),
+            ),
+            (
+                Look { stale: vec!["/ca".to_owned()], ..look(Delivery::NoBundle(Withheld::PrivateKey)) },
+                Standing::Refused,
+                Some("take the PRIVATE KEY block out"),
+            ),
             (look(Delivery::Refused(refused)), Standing::Refused, Some("read-only")),
             (
                 Look { restart: Restart::CaChanged, ..look(Delivery::Current) },

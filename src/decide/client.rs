@@ -133,12 +133,28 @@ impl fmt::Display for Refused {
     }
 }
 
-/// The certificates of a bundle that may be handed out, by fingerprint and in no order; `None` if it is not whole, or
-/// lacks the CA that issues: somebody has just replaced it, and it is being put in order.
-pub fn certificates_of(bundle: &[u8], issuing: Option<&Certificate>) -> Option<Vec<String>> {
-    let found = pki::extendable(bundle).ok()?;
+/// Why the bundle is handed out to nobody now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Withheld {
+    /// Everybody who is given it could read the key, and so could whatever runs beside him.
+    #[error(
+        "coolify-ca.crt holds a private key, and is given to nobody while it does: take the PRIVATE KEY block out of that file, and consider the key known to others"
+    )]
+    PrivateKey,
+    /// It is not whole, or lacks the CA that issues: somebody has just replaced it, and it is being put in order.
+    #[error("the trust bundle is not in order, and is not handed out")]
+    NotInOrder,
+}
+
+/// The certificates of a bundle that may be handed out, by fingerprint and in no order.
+pub fn certificates_of(bundle: &[u8], issuing: Option<&Certificate>) -> Result<Vec<String>, Withheld> {
+    // First: it is never just being put in order, a human has to do it.
+    if pki::holds_private_key(bundle) {
+        return Err(Withheld::PrivateKey);
+    }
+    let found = pki::extendable(bundle).map_err(|_| Withheld::NotInOrder)?;
     let whole = !found.is_empty() && issuing.is_none_or(|issuing| found.contains(issuing));
-    whole.then(|| fingerprints(&found))
+    if whole { Ok(fingerprints(&found)) } else { Err(Withheld::NotInOrder) }
 }
 
 /// The certificates that a process found in whatever was there.

@@ -10,7 +10,10 @@ use time::{Duration, OffsetDateTime};
 use super::plan::minute;
 use crate::{
     model::{Sans, Secret},
-    pki::{Certificate, check_chain, key_matches, leads_to, not_covered, read_pem, renewal_at},
+    pki::{
+        Certificate, certificates_within, check_chain, key_matches, key_within, leads_to, not_covered,
+        read_pem, renewal_at,
+    },
 };
 
 /// How long before its end an external certificate gives way to one of ours; at most a tenth of its life.
@@ -136,6 +139,28 @@ pub fn judge(
         Some((_, falls_back_at)) if now < falls_back_at => Ok(chain),
         _ => Err(format!("it ends on {} already; needed: a longer life", minute(leaf.not_after()))),
     }
+}
+
+/// What of a directory's files can go on being served, with its key, whatever else is wrong with the directory: that
+/// key is nowhere else, and nobody here can sign another. `roots` and `bundle` as for [`judge`].
+pub fn kept(
+    files: &[Secret],
+    roots: &[Certificate],
+    bundle: &[Certificate],
+    names: &Sans,
+    container: &str,
+    now: OffsetDateTime,
+) -> Option<(Vec<Certificate>, Secret)> {
+    // Of all files: what one of them has lost of the chain, another may have.
+    let certificates: String = files
+        .iter()
+        .flat_map(|file| certificates_within(file.expose()))
+        .map(|certificate| certificate.to_pem())
+        .collect();
+    files.iter().filter_map(|file| key_within(file.expose())).find_map(|key| {
+        let chain = judge(certificates.as_bytes(), &key, roots, bundle, names, container, now).ok()?;
+        Some((chain, key))
+    })
 }
 
 /// From the leaf up to what a root has signed.

@@ -105,9 +105,9 @@ impl CertDir {
         entries.map(|entry| Self::open(entry.path())).filter(|found| found.path.is_dir()).collect()
     }
 
-    /// The bytes of every file in force, whatever they are worth.
+    /// The bytes of every file in force, whatever they and their owners and modes are worth.
     pub fn contents(&self) -> Vec<Secret> {
-        let Ok(Some(generation)) = self.current() else { return Vec::new() };
+        let Ok(Some(generation)) = self.in_force() else { return Vec::new() };
         let files = std::fs::read_dir(self.path.join(generation)).into_iter().flatten().flatten();
         files.filter_map(|file| Some(files::read(&file.path()).ok()??.content)).collect()
     }
@@ -196,16 +196,27 @@ impl CertDir {
         }
     }
 
-    /// The name of the generation in force.
+    /// The name of the generation in force, where its server can get at it.
     fn current(&self) -> Result<Option<String>, String> {
+        match self.folder_mode()? {
+            Some(mode) if mode & 0o7777 != 0o755 => Err(mode_differs(&self.path, mode, 0o755)),
+            _ => self.in_force(),
+        }
+    }
+
+    fn folder_mode(&self) -> Result<Option<u32>, String> {
         match std::fs::symlink_metadata(&self.path) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(why) => return Err(format!("{}: {why}", self.path.display())),
-            Ok(found) if !found.is_dir() => return Err(format!("{} is no folder", self.path.display())),
-            Ok(found) if found.mode() & 0o7777 != 0o755 => {
-                return Err(mode_differs(&self.path, found.mode(), 0o755));
-            }
-            Ok(_) => {}
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(format!("{}: {why}", self.path.display())),
+            Ok(found) if !found.is_dir() => Err(format!("{} is no folder", self.path.display())),
+            Ok(found) => Ok(Some(found.mode())),
+        }
+    }
+
+    /// The name of the generation in force.
+    fn in_force(&self) -> Result<Option<String>, String> {
+        if self.folder_mode()?.is_none() {
+            return Ok(None);
         }
         match std::fs::read_link(self.path.join(DATA)) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -457,6 +468,18 @@ mod tests {
             done.store(true, Ordering::Relaxed);
             assert!(reader.join().unwrap() > 1);
         });
+    }
+
+    #[test]
+    fn what_is_in_it_can_be_had_whatever_its_modes() {
+        let (_folder, dir) = fresh();
+        assert!(dir.contents().is_empty());
+        write(&dir, "good").unwrap();
+        let now = fs::read_link(dir.path().join(DATA)).unwrap();
+        for name in [Path::new("."), &now, &now.join("server.key")] {
+            fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o700)).unwrap();
+            assert!(dir.contents().iter().any(|file| file.expose() == b"good"), "{}", name.display());
+        }
     }
 
     #[test]

@@ -114,13 +114,51 @@ fn a_bundle_that_is_not_in_order_is_not_handed_out() {
     assert_eq!(found.len(), 2);
     // In no order, and each once.
     let turned = format!("{}{}{}", ours.to_pem(), theirs.to_pem(), ours.to_pem());
-    assert_eq!(certificates_of(turned.as_bytes(), Some(&ours)), Some(found.clone()));
+    assert_eq!(certificates_of(turned.as_bytes(), Some(&ours)), Ok(found.clone()));
     assert_eq!(certificates_in(both.as_bytes()), found);
     let lacks_ours = theirs.to_pem();
     for bundle in ["", "only text", &lacks_ours, &both[..both.len() - 40], &both.replacen("MII", "M*I", 1)] {
-        assert_eq!(certificates_of(bundle.as_bytes(), Some(&ours)), None, "{bundle}");
+        let withheld = certificates_of(bundle.as_bytes(), Some(&ours));
+        assert_eq!(withheld, Err(Withheld::NotInOrder), "{bundle}");
     }
     assert!(certificates_in(b"\xff\x00 nothing").is_empty());
+}
+
+#[test]
+fn a_bundle_with_a_private_key_in_it_is_handed_out_to_nobody() {
+    let ours = root();
+    let key = pki::new_key(KeyType::P256).unwrap();
+    let (ca, key) = (ours.to_pem(), String::from_utf8(key.expose().to_vec()).unwrap());
+    let of_another_kind = |label: &str| key.replace("PRIVATE KEY", label);
+    for bundle in [
+        // `cat ca.crt ca.key`, and the other way round.
+        format!("{ca}{key}"),
+        format!("{key}{ca}"),
+        format!("{ca}{key}").replace('\n', "\r\n"),
+        format!("\u{feff}{key}{ca}"),
+        format!("{ca}{}", of_another_kind("RSA PRIVATE KEY")),
+        format!("{ca}{}", of_another_kind("EC PRIVATE KEY")),
+        format!("{ca}{}", of_another_kind("ENCRYPTED PRIVATE KEY")),
+        // No reader of PEM finds it, and every reader of the file does.
+        format!("{ca}  {key}"),
+        format!("{}{key}", ca.trim_end()),
+        // Half of it may be enough.
+        format!("{ca}{}", &key[..key.len() / 2]),
+        // It alone, and with the CA that issues to come.
+        key.clone(),
+    ] {
+        assert_eq!(
+            certificates_of(bundle.as_bytes(), Some(&ours)),
+            Err(Withheld::PrivateKey),
+            "{} bytes",
+            bundle.len()
+        );
+    }
+    // What is no key stays, as before: readers pass over it.
+    let public = format!("{ca}{}", of_another_kind("PUBLIC KEY"));
+    assert_eq!(certificates_of(public.as_bytes(), Some(&ours)).map(|found| found.len()), Ok(1));
+    let told = Withheld::PrivateKey.to_string();
+    assert!(told.contains("coolify-ca.crt") && told.contains("take the PRIVATE KEY block out"), "{told}");
 }
 
 #[test]

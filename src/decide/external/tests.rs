@@ -197,6 +197,54 @@ fn what_is_served_is_asked_for_again_and_then_gives_way_to_ours() {
     assert_eq!(External::default().standing(company.now), None);
 }
 
+#[test]
+fn of_a_damaged_directory_a_good_chain_is_kept_with_its_key() {
+    let company = Company::new();
+    let (key, other) = (company.key.expose(), pki::new_key(KeyType::P256).unwrap());
+    let below = company.sign("db", "sub", 90, ("", ""));
+    let line = vec![below.clone(), company.sub.clone()];
+    let (leaf, sub, root) = (below.to_pem(), company.sub.to_pem(), company.root.to_pem());
+    let roots = std::slice::from_ref(&company.root);
+    let kept_at = |files: &[Vec<u8>], names: &Sans, days: i32| {
+        let files: Vec<_> = files.iter().cloned().map(Secret::new).collect();
+        let found = kept(&files, roots, roots, names, "db", company.now + days * DAY);
+        found.map(|(chain, key)| {
+            assert_eq!(key_matches(&chain[0], key.expose()), Ok(true));
+            chain
+        })
+    };
+    let bytes = |parts: &[&[u8]]| parts.concat();
+    let whole = bytes(&[leaf.as_bytes(), sub.as_bytes()]);
+    let ca = bytes(&[root.as_bytes(), sub.as_bytes()]);
+    let cut = &whole[..whole.len() - 100];
+    for (what, files) in [
+        ("as it was", vec![whole.clone(), key.to_vec(), ca.clone()]),
+        ("in any order", vec![ca.clone(), key.to_vec(), whole.clone()]),
+        ("in one file, as MongoDB has it", vec![bytes(&[&whole, key]), ca.clone()]),
+        (
+            "cut off behind the leaf, which the CA file makes good",
+            vec![cut.to_vec(), key.to_vec(), ca.clone()],
+        ),
+        ("with another pair beside it", vec![other.expose().to_vec(), whole.clone(), key.to_vec()]),
+    ] {
+        assert_eq!(kept_at(&files, &company.names, 0), Some(line.clone()), "{what}");
+    }
+    let sound = [whole.clone(), key.to_vec(), ca.clone()];
+    assert_eq!(kept_at(&sound, &company.names, 88), None, "it is about to end");
+    assert_eq!(kept_at(&sound, &names(&["db", "new"]), 0), None, "it lacks a name");
+    for (what, files) in [
+        ("nothing", vec![]),
+        ("no key", vec![whole.clone(), ca.clone()]),
+        ("another key", vec![whole.clone(), other.expose().to_vec()]),
+        ("half a key", vec![whole.clone(), key[..key.len() / 2].to_vec()]),
+        ("no certificate", vec![key.to_vec(), ca.clone()]),
+        ("half a leaf", vec![leaf.as_bytes()[..300].to_vec(), key.to_vec(), ca.clone()]),
+        ("an intermediate that nobody has", vec![cut.to_vec(), key.to_vec()]),
+    ] {
+        assert_eq!(kept_at(&files, &company.names, 0), None, "{what}");
+    }
+}
+
 /// It is the first end of all that a client verifies that counts.
 #[test]
 fn a_root_that_ends_first_sets_the_time() {
