@@ -8,7 +8,7 @@ use super::{
     credential,
     enforce::{self, EnforceError},
     external::{self, PaperError},
-    observe::{Subject, directory, foreign_exec},
+    observe::{Subject, against_a_restart, directory, foreign_exec},
     prove::{self, Unproved},
     redeploy::{self, Job, RedeployError},
     settle::Settled,
@@ -55,12 +55,16 @@ pub enum ActError {
     Kept(String),
     #[error("a command runs in it ({0}), so it is not restarted now")]
     Busy(String),
+    #[error("a restart could do harm, so it is not restarted: {0}")]
+    Harmful(String),
     #[error("THE DATABASE DOES NOT RUN: {0}")]
     Down(String),
+    #[error("the redeploy cannot be finished, the database runs meanwhile: {0}")]
+    Open(String),
     #[error("its user stopped, removed or replaced it meanwhile: {0}")]
     Abandoned(String),
     #[error(
-        "it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now"
+        "it does not serve its certificate, a reload does not help ({why}), and a restart is not allowed now: dbssl.redeploy forbids it, or one has just failed; dbssl apply restarts it"
     )]
     RestartForbidden { why: String },
     #[error("it cannot be told whether the reload worked: {0}")]
@@ -127,10 +131,12 @@ pub async fn act(
 pub fn prepare(world: &World, subject: &Subject) -> Result<bool, ActError> {
     let turn = CertDir::open(subject.certificates.clone()).turn()?;
     // The agent may have done it while this waited for its turn.
-    if matches!(directory(subject), Directory::Sound(_)) {
-        return Ok(false);
-    }
-    issue_in(turn, world, subject, &IssueReason::First)?;
+    let reason = match directory(subject) {
+        Directory::Sound(_) => return Ok(false),
+        Directory::Damaged(what) => IssueReason::Damaged(what),
+        Directory::Missing => IssueReason::First,
+    };
+    issue_in(turn, world, subject, &reason)?;
     Ok(true)
 }
 
@@ -157,7 +163,7 @@ fn issue_in(
         warn!(name = left_out.name, why = %left_out.why, "a name is left out of the certificate");
     }
     let now = clock::now();
-    let (leaf, audited) = match external::leaf(world, subject, reason)? {
+    let (leaf, audited) = match external::leaf(&world.roots, &authority, subject, reason)? {
         Some(leaf) => (leaf, Audited::LeafReceived),
         None => (authority.issue(&request, now)?, Audited::LeafIssued),
     };
@@ -230,6 +236,7 @@ async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> 
         Settled::RolledBack { why } => Err(ActError::RolledBack(why)),
         Settled::Kept { why } => Err(ActError::Kept(why)),
         Settled::Abandoned { why } => Err(ActError::Abandoned(why)),
+        Settled::Open { why } => Err(ActError::Open(why)),
         Settled::Down { why } => Err(ActError::Down(why)),
     }
 }
@@ -264,6 +271,11 @@ async fn serve(
     if allowed != Redeploy::Auto {
         return Err(ActError::RestartForbidden { why });
     }
+    let against = against_a_restart(world, subject).await?;
+    if !against.is_empty() {
+        let against: Vec<_> = against.iter().map(ToString::to_string).collect();
+        return Err(ActError::Harmful(against.join("; ")));
+    }
     if !still_runs(world, &subject.inspect).await? {
         return Err(ActError::Abandoned("it was going down while it was reloaded".to_owned()));
     }
@@ -272,7 +284,11 @@ async fn serve(
     }
     warn!(%reason, why, "the reload proved nothing: restarting the database");
     let limit = world.settings.docker.ready_timeout;
-    redeploy::restart(world, &subject.inspect).await.map_err(ActError::Restart)?;
+    let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
+    let settled = redeploy::restart(world, &subject.inspect, &data_directory).await;
+    if let Settled::Abandoned { why } = settled.map_err(ActError::Restart)? {
+        return Err(ActError::Abandoned(why));
+    }
     prove::until_proved(world, id, clock::now(), &expectation, limit).await.map_err(ActError::Restarted)?;
     info!(%reason, "restarted: proved");
     Ok(())

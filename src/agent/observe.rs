@@ -18,7 +18,7 @@ use crate::{
     decide::{
         client,
         external::External,
-        gates,
+        gates::{self, Refusal},
         labels::{LabelProblem, Reading},
         matching,
         names::{LeftOut, certificate_names},
@@ -169,7 +169,7 @@ pub async fn observe(world: &World, inspect: Inspect) -> Result<Look, DockerErro
         spec,
     };
     subject.observed.directory = directory(&subject);
-    subject.observed.external = external::read(world, &authority, &subject);
+    subject.observed.external = external::read(&world.roots, &authority, &subject);
     look_closer(world, &mut subject).await?;
     Ok(Look::Ours(Box::new(subject)))
 }
@@ -330,7 +330,7 @@ fn is_ours(world: &World, subject: &Subject, chain: &[Certificate]) -> bool {
     let Some(leaf) = chain.first() else { return false };
     subject.spec.makes_itself(leaf.subject(), leaf.issuer())
         || world.authority().roots.iter().any(|root| leaf.signed_by(root))
-        || matches!(&subject.observed.directory, Directory::Sound(held) if held.first() == Some(leaf))
+        || external::lies_there(subject, leaf)
 }
 
 async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), DockerError> {
@@ -341,7 +341,7 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
         changes = client::without_delivery(changes, &client);
     }
     let listed = world.docker.list("").await?;
-    let dependents = dependents(world, inspect, &listed).await?;
+    let dependents = others(world, inspect, &listed, gates::depends_on).await?;
     let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
     let refusals = gates::refusals(gates::Subject {
         inspect,
@@ -372,9 +372,24 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
             subject.inspect.id().short()
         ));
         subject.observed.directory = directory(subject);
-        subject.observed.external = external::read(world, &world.authority(), subject);
+        subject.observed.external = external::read(&world.roots, &world.authority(), subject);
     }
     Ok(())
+}
+
+/// What stands against a restart of the same container: it mounts its folders anew, and whoever lives in its network is
+/// cut off from then on.
+pub(super) async fn against_a_restart(world: &World, subject: &Subject) -> Result<Vec<Refusal>, DockerError> {
+    let inspect = &subject.inspect;
+    let mut moved = moved(inspect);
+    // One that was lost and made again is what a restart is for.
+    let certificates = subject.spec.certificate_directory(&subject.inside.command);
+    moved.retain(|mount| mount.destination != certificates);
+    let mut listed = world.docker.list("").await?;
+    listed.retain(|listed| matches!(listed.state.as_str(), "running" | "paused"));
+    let names = others(world, inspect, &listed, gates::lives_in).await?;
+    let gone = moved.into_iter().map(Refusal::moved);
+    Ok(gone.chain((!names.is_empty()).then_some(Refusal::Dependents { names })).collect())
 }
 
 /// Mounts from the host whose path there leads somewhere else by now. Docker looks at the path again when it starts a
@@ -388,14 +403,19 @@ fn moved(inspect: &Inspect) -> Vec<Mount> {
     mounts
 }
 
-/// Names of the containers that live off this one. One look at each container, only before a recreation: Docker's list
-/// tells whose network a container has, and not whose processes, IPC, volumes or links.
-async fn dependents(world: &World, inspect: &Inspect, listed: &[Listed]) -> Result<Vec<String>, DockerError> {
+/// Names of the other containers that live off this one in such a way. One look at each container, only before it is
+/// stopped: Docker's list tells whose network a container has, and not whose processes, IPC, volumes or links.
+async fn others(
+    world: &World,
+    inspect: &Inspect,
+    listed: &[Listed],
+    live_off: fn(&Inspect, &Inspect) -> bool,
+) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
     for listed in listed {
         if listed.id != *inspect.id()
             && let Some(other) = world.docker.inspect(listed.id.as_str()).await?
-            && gates::depends_on(&other, inspect)
+            && live_off(&other, inspect)
         {
             found.push(other.name().to_string());
         }

@@ -198,7 +198,7 @@ async fn rounds(
         }
     }
     say(memory, "what was done has not lasted: something else changes it, too".to_owned(), |why| {
-        warn!(why, "a human must look");
+        warn!(why, "find out what, and stop it");
     });
     memory.failures += 1;
     Ok(Some(backoff(memory.failures)))
@@ -250,7 +250,13 @@ fn rest(plan: &Plan, subject: &Subject, memory: &mut Memory, now: OffsetDateTime
             if !lasts(memory, &plan.to_string()) {
                 return SECOND_LOOK;
             }
-            say(memory, plan.to_string(), |plan| warn!(plan, "a human must look"));
+            let what = match plan {
+                Plan::Wait { why: Wait::Policy(_), .. } => "something is left for you to do",
+                Plan::Wait { .. } => "look at its log (docker logs)",
+                Plan::Refuse(_) => "it is not touched",
+                _ => "look at it",
+            };
+            say(memory, plan.to_string(), |plan| warn!(plan, "{what}"));
             LONGEST
         }
     }
@@ -288,8 +294,8 @@ fn held_back(
     if memory.recreated.len() < MOST_RECREATIONS {
         return None;
     }
-    say(memory, "somebody takes the wiring away again and again".to_owned(), |why| {
-        warn!(why, "it is not recreated again for now: find out who recreates the container");
+    say(memory, "somebody made it anew again and again, without TLS".to_owned(), |why| {
+        warn!(why, "it is not recreated for now: find out who does that (Compose, Coolify, an updater)");
     });
     Some(LONGEST)
 }
@@ -327,6 +333,7 @@ fn failed(
             ActError::RolledBack(_)
                 | ActError::Down(_)
                 | ActError::Kept(_)
+                | ActError::Open(_)
                 | ActError::Restart(_)
                 | ActError::Restarted(_)
                 | ActError::Redeploy(RedeployError::Rehearsal(_) | RedeployError::ParkedNameTaken(_))

@@ -5,7 +5,7 @@
 //! - Whatever fails, [`super::settle`] ends the operation: with the successor proved and in its place, or
 //!   with the old container running as before.
 //! - Two containers never run on one data directory: the successor is only started when the old one is
-//!   down and braked, and neither has a restart policy until the end.
+//!   down and braked, and neither has a restart policy until the end. Who shared it before is no matter of ours.
 //! - No volume is ever removed.
 
 use std::time::{Duration, Instant};
@@ -27,12 +27,12 @@ use crate::{
     },
     host::{
         archive, clock, crash,
-        docker::{Docker, DockerError, NEVER_KILL},
+        docker::{Docker, DockerError, Listed, NEVER_KILL},
         journal::{BRAKE_PREFIX, Journal, JournalError, Kind, Operation, Phase},
     },
     model::{
         ContainerId, ContainerName,
-        inspect::{Image, Inspect, State},
+        inspect::{Image, Inspect, Mount, State},
     },
 };
 
@@ -54,7 +54,9 @@ pub struct Job<'a> {
 /// Why nothing was begun, or what was begun says nothing of the redeploy itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeployError {
-    #[error("Docker would not make the same container again: {0}")]
+    #[error(
+        "Docker would not make the same container again ({0}), so nothing was changed; dbssl export prints what to put into your Compose file"
+    )]
     Rehearsal(String),
     #[error("another operation works on this container")]
     InHand,
@@ -99,7 +101,7 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     let docker = &world.docker;
     let _in_hand = world.take_in_hand(job.old.id()).ok_or(RedeployError::InHand)?;
     let dialect = dialect(docker, job.old).await?;
-    let operation = operation(Kind::Recreate, job.old, job.data_directory);
+    let operation = operation(docker, Kind::Recreate, job.old, job.data_directory).await?;
     if docker.inspect(&operation.parked_name()).await?.is_some() {
         return Err(RedeployError::ParkedNameTaken(operation.parked_name()));
     }
@@ -107,11 +109,7 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     rehearse(docker, job.old, &successor).await?;
     let secrets = layer_secrets(docker, job.old).await?;
     // What was seen is some time ago.
-    let same = |now: &Inspect| {
-        now.name() == job.old.name()
-            && now.config() == job.old.config()
-            && now.host_config() == job.old.host_config()
-    };
+    let same = |now: &Inspect| now.name() == job.old.name() && differences(job.old.raw(), now).is_empty();
     let now = docker.inspect(job.old.id().as_str()).await?;
     if !now.is_some_and(|now| now.state() == State::Running && same(&now)) {
         return Err(RedeployError::Changed);
@@ -139,9 +137,9 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
 }
 
 /// A restart of the same container, recorded so that a crash in the middle leaves it running.
-pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> {
+pub async fn restart(world: &World, old: &Inspect, data_directory: &str) -> Result<Settled, RedeployError> {
     let _in_hand = world.take_in_hand(old.id()).ok_or(RedeployError::InHand)?;
-    let operation = operation(Kind::Restart, old, "");
+    let operation = operation(&world.docker, Kind::Restart, old, data_directory).await?;
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     let restarted = match journal.phase(Phase::Stop) {
         Ok(()) => world.docker.restart(old.id(), grace(old, world)).await.map_err(RedeployError::from),
@@ -149,20 +147,51 @@ pub async fn restart(world: &World, old: &Inspect) -> Result<(), RedeployError> 
     };
     crash::point("restarted");
     // Also when Docker says that it is done: it must run, and the journal must go.
-    settle::until_settled(world, operation, journal, Verdict::Unknown).await;
-    restarted
+    let ended = settle::until_settled(world, operation, journal, Verdict::Unknown).await;
+    match ended.settled {
+        // Docker's refusal may be for the very same reason.
+        abandoned @ Settled::Abandoned { .. } => Ok(abandoned),
+        settled => restarted.map(|()| settled),
+    }
 }
 
-fn operation(kind: Kind, old: &Inspect, data_directory: &str) -> Operation {
-    Operation {
+async fn operation(
+    docker: &Docker,
+    kind: Kind,
+    old: &Inspect,
+    data_directory: &str,
+) -> Result<Operation, DockerError> {
+    let begun = clock::now();
+    let sharers = match data_mount(old, data_directory) {
+        Some(data) => sharers(docker, old, &data).await?,
+        None => Vec::new(),
+    };
+    Ok(Operation {
         id: new_operation_id(),
         kind,
         name: old.name().clone(),
         old: old.id().clone(),
-        begun: clock::now(),
+        begun,
         data_directory: data_directory.to_owned(),
+        sharers,
         inspect: old.raw().clone(),
-    }
+    })
+}
+
+/// Whoever else runs on the data. What is stopped may be anything, another database for that data too, and what we made is
+/// a database.
+async fn sharers(
+    docker: &Docker,
+    old: &Inspect,
+    data: &(String, String),
+) -> Result<Vec<ContainerId>, DockerError> {
+    let shares = |listed: &Listed| {
+        listed.id != *old.id()
+            && matches!(listed.state.as_str(), "running" | "restarting" | "paused")
+            && !listed.labels.contains_key(OPERATION_LABEL)
+            && listed.mounts.contains(data)
+    };
+    Ok(docker.list("").await?.into_iter().filter(shares).map(|listed| listed.id).collect())
 }
 
 async fn attempt(
@@ -213,16 +242,19 @@ async fn attempt(
 }
 
 /// Nothing else may run on the data that `container` is about to be started on. A container that shared the volume
-/// before the operation began is its owner's affair (a side-car that takes backups); one that was started since
-/// then took the database's place.
+/// before the operation began is its owner's affair (a side-car that takes backups), also when Docker has restarted it
+/// since then; another one that was started since took the database's place, unless it can only read.
 pub(super) async fn alone(docker: &Docker, operation: &Operation, container: &Inspect) -> Result<(), Abort> {
     let Some(data) = data_mount(container, &operation.data_directory) else { return Ok(()) };
+    let is_data = |mount: &Mount| (&mount.source, &mount.destination) == (&data.0, &data.1);
     for listed in docker.list("").await? {
-        if listed.id == *container.id() || listed.state != "running" || !listed.mounts.contains(&data) {
+        let other = listed.id != *container.id() && listed.state == "running";
+        if !other || !listed.mounts.contains(&data) || operation.sharers.contains(&listed.id) {
             continue;
         }
-        let other = docker.inspect(listed.id.as_str()).await?;
-        if other.is_some_and(|other| other.started_at().is_some_and(|started| started >= operation.begun)) {
+        let Some(other) = docker.inspect(listed.id.as_str()).await? else { continue };
+        let writes = other.mounts().iter().any(|mount| is_data(mount) && mount.writable);
+        if writes && other.started_at().is_some_and(|started| started >= operation.begun) {
             return Err(Abort::DataTaken(listed.name));
         }
     }

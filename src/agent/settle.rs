@@ -13,12 +13,15 @@
 //!
 //! A user's own `docker stop` or `docker rm` in the middle is their word: nothing is started against it.
 
+mod replaced;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
+use self::replaced::{is_of_compose, name_taken, replaced, replacement};
 use super::{
     observe::{Look, observe},
     prove::Expectation,
@@ -28,7 +31,6 @@ use super::{
 };
 use crate::{
     decide::{
-        names::COMPOSE_SERVICE,
         plan::Directory,
         successor::{OPERATION_LABEL, rebuilt},
     },
@@ -70,6 +72,8 @@ pub enum Settled {
     Kept { why: String },
     /// Its user stopped, removed or replaced it meanwhile.
     Abandoned { why: String },
+    /// Docker refuses to finish it. The database runs meanwhile.
+    Open { why: String },
     /// The database does not run: a human must look.
     Down { why: String },
 }
@@ -105,12 +109,12 @@ enum SettleError {
 /// cannot be settled stays in the journal for the next start.
 pub async fn until_settled(world: &World, operation: Operation, journal: Journal, verdict: Verdict) -> Ended {
     let (mut journal, mut verdict) = (journal, verdict);
-    let (mut pause, mut tries, mut again, mut docker_died) = (PAUSES.0, 0, false, false);
+    let (mut pause, mut tries, mut docker_died) = (PAUSES.0, 0, false);
     loop {
-        let error = match settle(world, &operation, &mut journal, &verdict, again).await {
+        let error = match settle(world, &operation, &mut journal, &verdict).await {
             Ok(settled) => {
                 if let Err(error) = journal.end() {
-                    error!(%error, "the finished operation stays in the journal; it is removed at the next slow list, or taken up again at the next start");
+                    error!(%error, "the finished operation stays in the journal; it is removed with the next list of all containers, or taken up again at the next start");
                     world.over(operation.id);
                 }
                 return Ended { settled, docker_died };
@@ -122,19 +126,30 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
             // It was the engine that ended it, not its user.
             verdict = Verdict::Unknown;
         }
-        again = true;
         docker_died |= engine_gone;
         tries += u32::from(!engine_gone);
         if tries >= TRIES || (engine_gone && world.is_stopping()) {
             let why = format!(
-                "cannot finish now, it is tried again when Docker is back, at the next slow list, and at the next start of dbssl: {error}"
+                "cannot finish now, it is tried again when Docker is back, within the hour, and at the next start of dbssl: {error}; the former container is called {} or {}, and its data is in its volumes",
+                operation.parked_name(),
+                operation.name
             );
-            return Ended { settled: Settled::Down { why }, docker_died };
+            let runs = runs(&world.docker, &operation).await;
+            let settled = if runs { Settled::Open { why } } else { Settled::Down { why } };
+            return Ended { settled, docker_died };
         }
         warn!(%error, container = %operation.name, operation = operation.id, retry_in = ?pause, "cannot finish the redeploy yet");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
+}
+
+/// Whether one of the two containers is seen to run.
+async fn runs(docker: &Docker, operation: &Operation) -> bool {
+    let (old, successor) = tokio::join!(docker.inspect(operation.old.as_str()), successor(docker, operation));
+    [old, successor]
+        .into_iter()
+        .any(|found| found.is_ok_and(|found| found.is_some_and(|found| found.running())))
 }
 
 /// Settles everything that an earlier run of the agent, or an operation of this one, left behind. Before anything else
@@ -168,6 +183,9 @@ async fn recover_one(world: &World, left: Unfinished) {
     let Ended { settled, .. } = until_settled(world, operation, journal, verdict).await;
     match &settled {
         Settled::Down { why } => error!(container = %name, operation = id, why, "THE DATABASE DOES NOT RUN"),
+        Settled::Open { why } => {
+            error!(container = %name, operation = id, why, "the redeploy stays unfinished");
+        }
         settled => {
             info!(container = %name, operation = id, outcome = ?settled, "the unfinished redeploy is settled");
         }
@@ -187,18 +205,17 @@ fn announce(journal: &mut Journal, phase: Phase) {
     }
 }
 
-/// One try. `again`: an earlier one failed, so that Docker may have been restarted since the verdict.
+/// One try.
 async fn settle(
     world: &World,
     operation: &Operation,
     journal: &mut Journal,
     verdict: &Verdict,
-    again: bool,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
     let old = docker.inspect(operation.old.as_str()).await?;
     if operation.kind == Kind::Restart {
-        return restarted(docker, old).await;
+        return restarted(docker, operation, old).await;
     }
     if *verdict == Verdict::Unknown && !journal.has_announced(Phase::PolicyOff) {
         return Ok(Settled::Abandoned { why: "nothing had been done yet".into() });
@@ -230,12 +247,12 @@ async fn settle(
     }
     match (successor, old) {
         (Some(successor), old) if proved => {
-            let start = again || *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
-            commit(world, operation, journal, &successor, old.as_ref(), start).await
+            let unseen = *verdict == Verdict::Unknown || !journal.has_announced(Phase::Prove);
+            commit(world, operation, journal, &successor, old.as_ref(), unseen).await
         }
         // There is no way back to what Docker removed by half.
         (Some(successor), old) if old.as_ref().is_none_or(is_dead) => {
-            keep(docker, operation, &successor, why).await
+            keep(docker, operation, &successor, old.as_ref(), why).await
         }
         (None, Some(old)) if *verdict == Verdict::UserRemoved && !is_dead(&old) => {
             removed(world, operation, journal, &old).await
@@ -264,21 +281,48 @@ async fn expectation(world: &World, successor: &Inspect) -> Result<Option<Expect
     }
 }
 
-async fn restarted(docker: &Docker, old: Option<Inspect>) -> Result<Settled, SettleError> {
+async fn restarted(
+    docker: &Docker,
+    operation: &Operation,
+    old: Option<Inspect>,
+) -> Result<Settled, SettleError> {
     let Some(old) = old else {
         return Ok(Settled::Abandoned { why: "it was removed by its user meanwhile".into() });
     };
+    if !old.running()
+        && let Some(why) = stays_down(docker, operation, &old).await?
+    {
+        return Ok(Settled::Abandoned { why });
+    }
     docker.start(old.id()).await?;
     Ok(Settled::Committed { interruption: None })
 }
 
+/// Whether nobody may start the container, since another one runs on its data by now, and why: not even after a reboot
+/// may it run beside that one. Only asked of one that does not run.
+async fn stays_down(
+    docker: &Docker,
+    operation: &Operation,
+    container: &Inspect,
+) -> Result<Option<String>, SettleError> {
+    let taken = match alone(docker, operation, container).await {
+        Ok(()) => return Ok(None),
+        Err(Abort::Docker(error)) => return Err(error.into()),
+        Err(taken) => taken,
+    };
+    docker.set_restart_policy(container.id(), &no_restarts()).await?;
+    error!(container = %operation.name, why = %taken, "it is kept, stopped and with the restart policy no: look which of the two is to run");
+    Ok(Some(format!("it is kept, stopped, since {taken}")))
+}
+
+/// `unseen`: it may never have been started.
 async fn commit(
     world: &World,
     operation: &Operation,
     journal: &mut Journal,
     successor: &Inspect,
     old: Option<&Inspect>,
-    start: bool,
+    unseen: bool,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
     announce(journal, Phase::Commit);
@@ -288,39 +332,64 @@ async fn commit(
         // Only where no brake is possible: two must not run on one directory.
         docker.stop(old.id(), 0).await?;
     }
-    if start || has_ended(docker, successor.id(), operation.begun).await? {
-        docker.start(successor.id()).await?;
+    let mut down = None;
+    if has_ended(docker, successor.id(), operation.begun, unseen).await? {
+        down = stays_down(docker, operation, successor).await?;
+        if down.is_none() {
+            docker.start(successor.id()).await?;
+        }
     }
     announce(journal, Phase::RemoveOld);
     if let Some(old) = old {
         docker.remove(old.id()).await?;
     }
     crash::point("old-removed");
-    Ok(Settled::Committed { interruption: None })
+    Ok(match down {
+        Some(why) => Settled::Abandoned { why },
+        None => Settled::Committed { interruption: None },
+    })
 }
 
 /// Whether it has ended since the proof, and at nobody's word: by its own fault, or as Docker died, perhaps with the agent.
-/// It had no restart policy, which would have brought it back.
-async fn has_ended(docker: &Docker, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError> {
+/// It had no restart policy, which would have brought it back. `unseen`: or whether it does not run at all.
+async fn has_ended(
+    docker: &Docker,
+    id: &ContainerId,
+    since: OffsetDateTime,
+    unseen: bool,
+) -> Result<bool, DockerError> {
     let found = docker.inspect(id.as_str()).await?;
-    let ended = found.is_some_and(|found| found.state() == State::Exited);
+    let ended = found.is_some_and(|found| found.state() == State::Exited || (unseen && !found.running()));
     Ok(ended && !docker.was_stopped(id, since, clock::now()).await?)
 }
 
-/// The old container is gone and the successor is not proved: the data needs somebody to serve it.
+/// The old container is gone, but for what Docker left of it, and the successor is not proved: the data needs somebody
+/// to serve it.
 async fn keep(
     docker: &Docker,
     operation: &Operation,
     successor: &Inspect,
+    old: Option<&Inspect>,
     why: String,
 ) -> Result<Settled, SettleError> {
     warn!(why, container = %operation.name, "not proved, but the old container is gone: keeping the successor");
     if successor.state() == State::Created {
         furnish(docker, operation, successor.id()).await?;
     }
-    docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
-    docker.start(successor.id()).await?;
-    Ok(Settled::Kept { why })
+    let down = if successor.running() { None } else { stays_down(docker, operation, successor).await? };
+    if down.is_none() {
+        docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
+        docker.start(successor.id()).await?;
+    }
+    if let Some(old) = old
+        && let Err(error) = docker.remove(old.id()).await
+    {
+        warn!(%error, container = %old.name(), "Docker cannot remove what is left of the former container: remove it");
+    }
+    Ok(match down {
+        Some(down) => Settled::Abandoned { why: format!("{why}; {down}") },
+        None => Settled::Kept { why },
+    })
 }
 
 async fn roll_back(
@@ -356,16 +425,12 @@ async fn roll_back(
         docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
         return Ok(Settled::Abandoned { why });
     }
-    match alone(docker, operation, old).await {
-        Ok(()) => {}
-        Err(Abort::Docker(error)) => return Err(error.into()),
-        Err(taken) => {
-            // Not even after a reboot may it run beside that one.
-            docker.set_restart_policy(old.id(), &no_restarts()).await?;
-            return Ok(Settled::Abandoned {
-                why: format!("{why}; the former container is kept, stopped, since {taken}"),
-            });
-        }
+    // It may never have been stopped.
+    let now = docker.inspect(old.id().as_str()).await?;
+    if !now.is_some_and(|now| now.running())
+        && let Some(down) = stays_down(docker, operation, old).await?
+    {
+        return Ok(Settled::Abandoned { why: format!("{why}; {down}") });
     }
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
     docker.start(old.id()).await?;
@@ -414,72 +479,17 @@ async fn removed(
     journal: &mut Journal,
     old: &Inspect,
 ) -> Result<Settled, SettleError> {
-    const PROJECT: &str = "com.docker.compose.project";
     let docker = &world.docker;
     let why = "removed by its user meanwhile".to_owned();
-    let (Some(project), Some(service)) = (old.label(PROJECT), old.label(COMPOSE_SERVICE)) else {
+    if !is_of_compose(old) {
         docker.remove(old.id()).await?;
         return Ok(Settled::Abandoned { why });
-    };
+    }
     tokio::time::sleep(COMPOSE_GOES_ON).await;
-    let replacement = docker.list(&format!("{PROJECT}={project}")).await?.into_iter().find(|listed| {
-        listed.id != *old.id() && listed.labels.get(COMPOSE_SERVICE).map(String::as_str) == Some(service)
-    });
-    match replacement {
-        Some(replacement) => match docker.inspect(replacement.id.as_str()).await? {
-            Some(replacement) => replaced(world, old, &replacement).await,
-            None => Err(SettleError::NameInFlux(replacement.name.to_string())),
-        },
+    match replacement(docker, operation, old).await? {
+        Some(replacement) => replaced(world, old, &replacement).await,
         None => roll_back(world, operation, journal, None, old, why, true).await,
     }
-}
-
-/// The old container cannot have its name back.
-async fn name_taken(world: &World, operation: &Operation, old: &Inspect) -> Result<Settled, SettleError> {
-    match world.docker.inspect(operation.name.as_str()).await? {
-        // Docker reserves a name before there is a container, and our own late successor is not somebody else's.
-        None => Err(SettleError::NameInFlux(operation.name.to_string())),
-        Some(other) if other.label(OPERATION_LABEL) == Some(operation.id.as_str()) => {
-            Err(SettleError::NameInFlux(operation.name.to_string()))
-        }
-        Some(other) => replaced(world, old, &other).await,
-    }
-}
-
-/// Somebody put another container in the database's place while ours was parked. Theirs serves now; ours must not
-/// run beside it, and is kept if it has any mount that the other has not.
-async fn replaced(world: &World, old: &Inspect, other: &Inspect) -> Result<Settled, SettleError> {
-    let docker = &world.docker;
-    // It may have got its parked name and not been stopped yet.
-    docker.stop(old.id(), grace(old, world)).await?;
-    let data = |inspect: &Inspect| {
-        let mounts = inspect.mounts().into_iter().filter(|mount| mount.writable);
-        mounts.map(|mount| (mount.source, mount.destination)).collect::<Vec<_>>()
-    };
-    let theirs = data(other);
-    if data(old).iter().all(|mount| theirs.contains(mount)) {
-        docker.remove(old.id()).await?;
-        return Ok(Settled::Abandoned {
-            why: format!("its user replaced it meanwhile by the container {} on the same data", other.name()),
-        });
-    }
-    // The brake stays on if it is, and the restart policy off: part of the data may be the same.
-    let attachments = old.attachments();
-    let brake = attachments.iter().find(|attachment| attachment.network.starts_with(BRAKE_PREFIX));
-    let brake = brake.map_or_else(String::new, |brake| {
-        format!(
-            "; before it can be started: docker network disconnect --force {} {}",
-            brake.network,
-            old.name()
-        )
-    });
-    Ok(Settled::Abandoned {
-        why: format!(
-            "its user put the container {} in its place, with other mounts; the former one is kept as {}, stopped{brake}",
-            other.name(),
-            old.name()
-        ),
-    })
 }
 
 /// Both are gone, and no user removed them (a prune did, say): nobody wants a database to vanish. Only with all its
@@ -506,6 +516,13 @@ async fn rebuild(docker: &Docker, operation: &Operation) -> Result<Settled, Sett
             return Ok(Settled::Abandoned {
                 why: format!("it was removed with its network {}", attachment.network),
             });
+        }
+    }
+    match alone(docker, operation, &old).await {
+        Ok(()) => {}
+        Err(Abort::Docker(error)) => return Err(error.into()),
+        Err(taken) => {
+            return Ok(Settled::Abandoned { why: format!("its user replaced it meanwhile: {taken}") });
         }
     }
     let again = rebuilt(&old, &image, &operation.id, dialect(docker, &old).await?);

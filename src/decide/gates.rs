@@ -51,6 +51,12 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    pub fn moved(mount: Mount) -> Self {
+        Self::SourceMoved { source: mount.source, destination: mount.destination }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,10 +160,7 @@ pub fn refusals(subject: Subject<'_>) -> Vec<Refusal> {
             refusals.push(Refusal::TargetTaken { target: target.to_owned(), by });
         }
     }
-    refusals.extend(subject.moved.iter().map(|mount| Refusal::SourceMoved {
-        source: mount.source.clone(),
-        destination: mount.destination.clone(),
-    }));
+    refusals.extend(subject.moved.iter().cloned().map(Refusal::moved));
     let data = subject.data_directory;
     if !outlives(inspect, data) {
         refusals.push(Refusal::DataNotMounted { directory: data.to_owned() });
@@ -221,20 +224,27 @@ fn borrows(inspect: &Inspect) -> Vec<Refusal> {
 
 /// Whether `other` lives off the container: its network, processes, IPC, volumes or links.
 pub fn depends_on(other: &Inspect, container: &Inspect) -> bool {
-    let (id, name) = (container.id().as_str(), container.name().as_str());
-    let means = |word: &str| {
-        let word = word.trim_start_matches('/');
-        word == name || (word.len() >= 12 && id.starts_with(word))
-    };
     let host_config = other.host_config();
-    let shares = ["NetworkMode", "PidMode", "IpcMode"].iter().any(|field| {
-        host_config[field].as_str().and_then(|value| value.strip_prefix("container:")).is_some_and(means)
-    });
     let takes = ["VolumesFrom", "Links"].iter().any(|field| {
-        let values = host_config[field].as_array().into_iter().flatten().filter_map(|value| value.as_str());
-        values.into_iter().any(|value| value.split(':').next().is_some_and(means))
+        let mut values =
+            host_config[field].as_array().into_iter().flatten().filter_map(|value| value.as_str());
+        values.any(|value| value.split(':').next().is_some_and(|word| means(word, container)))
     });
-    shares || takes
+    lives_in(other, container) || takes
+}
+
+/// Whether `other` lives in a namespace of the container's process, and so loses it with that process.
+pub fn lives_in(other: &Inspect, container: &Inspect) -> bool {
+    ["NetworkMode", "PidMode", "IpcMode"].iter().any(|field| {
+        let value = other.host_config()[field].as_str();
+        value.and_then(|value| value.strip_prefix("container:")).is_some_and(|word| means(word, container))
+    })
+}
+
+/// Whether the word is the container's name, or the beginning of its id.
+fn means(word: &str, container: &Inspect) -> bool {
+    let word = word.trim_start_matches('/');
+    word == container.name().as_str() || (word.len() >= 12 && container.id().as_str().starts_with(word))
 }
 
 /// Paths that every container changes by merely running.

@@ -47,6 +47,10 @@ pub struct Operation {
     pub begun: OffsetDateTime,
     /// Where the data is, in the container: nobody else may run on it.
     pub data_directory: String,
+    /// Who had the data mounted before, running or not (a side-car that takes backups): its owner's affair, whenever
+    /// it is started.
+    #[serde(default)]
+    pub sharers: Vec<ContainerId>,
     /// The old container as it was, in Docker's own JSON.
     pub inspect: Value,
 }
@@ -305,6 +309,7 @@ mod tests {
             old: "a".repeat(64).parse().unwrap(),
             begun: OffsetDateTime::UNIX_EPOCH,
             data_directory: "/data".into(),
+            sharers: vec!["b".repeat(64).parse().unwrap()],
             inspect: json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } }),
         }
     }
@@ -329,6 +334,16 @@ mod tests {
         found.journal.end().unwrap();
         assert!(unfinished(&folder).unwrap().is_empty());
         assert!(!is_under_way(&folder, &"db".parse().unwrap()));
+    }
+
+    /// An update of dbssl may come in the middle of an operation.
+    #[test]
+    fn a_record_of_before_sharers_were_recorded_is_understood() {
+        let mut old = serde_json::to_value(operation()).unwrap();
+        old.as_object_mut().unwrap().remove("sharers");
+        let (found, phases) = understand(&format!("{old}\nstop\n")).unwrap();
+        assert!(found == Operation { sharers: Vec::new(), ..operation() });
+        assert_eq!(phases, [Phase::Stop]);
     }
 
     #[test]

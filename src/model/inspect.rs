@@ -188,6 +188,10 @@ impl Inspect {
         }
     }
 
+    pub fn created_at(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(text(&self.raw["Created"]), &Rfc3339).ok()
+    }
+
     pub fn started_at(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(text(&self.raw["State"]["StartedAt"]), &Rfc3339).ok()
     }

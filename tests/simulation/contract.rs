@@ -84,7 +84,9 @@ async fn names_and_labels(ground: &Ground<'_>) -> ContainerId {
 
 async fn its_life(ground: &Ground<'_>, one: &ContainerId) {
     let docker = ground.docker;
-    assert_eq!(ground.look(one).await.state_word(), "created");
+    let made = ground.look(one).await;
+    assert_eq!(made.state_word(), "created");
+    assert!(made.created_at().is_some_and(|at| at <= dbssl::host::clock::now()));
     let before = docker.info().await.map(|_| dbssl::host::clock::now()).unwrap();
     docker.start(one).await.unwrap();
     docker.start(one).await.expect("it runs already");

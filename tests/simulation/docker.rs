@@ -53,11 +53,17 @@ impl FakeDocker {
         effect: impl AsyncFnOnce(&Shared) -> Result<T, DockerError>,
     ) -> Result<T, DockerError> {
         let fate = self.before(call).await?;
-        {
+        let upon = {
             let mut machine = self.machine.lock();
             let what = format!("{call} {}", object.get(..8).filter(|_| object.len() == 64).unwrap_or(object));
             machine.tell(|| format!("  {what}"));
             machine.effects.push(what);
+            machine
+                .upon
+                .take_if(|upon| upon.call == call && (upon.object.is_empty() || upon.object == object))
+        };
+        if let Some(upon) = upon {
+            (upon.happens)(&self.machine)?;
         }
         let done = effect(&self.machine).await;
         self.machine.yield_to_others(self.life, call).await;

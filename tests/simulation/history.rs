@@ -77,6 +77,27 @@ pub fn in_peace(work: impl AsyncFnOnce(&Docker)) {
     });
 }
 
+/// A host on which nothing happens by chance but what `work` does, and an agent that works on it: what is not as it should
+/// be in the end.
+pub fn staged(work: impl AsyncFnOnce(&Shared, &mut Users<'_>)) -> History {
+    let folder = folder();
+    ahead_of_time(async {
+        let settings = settings(folder.path());
+        let shared = Shared::new(Machine::new(0, settings.roots.clone(), true));
+        let _log = log_into(&shared);
+        set_clock(&shared);
+        let agent = Agent::begin(&shared, &settings);
+        let mut users = Users::new(shared.clone(), settings, &agent);
+        work(&shared, &mut users).await;
+        let services = std::mem::take(&mut users.services);
+        let mut broken = promises::unsettled(&shared.lock(), &services);
+        agent.end().await;
+        let mut machine = shared.lock();
+        broken.append(&mut machine.broken);
+        History { steps: machine.steps.take().unwrap_or_default(), broken }
+    })
+}
+
 async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     let settings = settings(folder);
     let shared = Shared::new(Machine::new(seed, settings.roots.clone(), telling));

@@ -62,6 +62,7 @@ pub struct Container {
     pub mounts: Vec<Value>,
     pub status: Status,
     pub code: i64,
+    pub created: OffsetDateTime,
     pub started: Option<OffsetDateTime>,
     /// How often it was started: what was meant for an earlier process does not meet a later one.
     pub starts: u64,
@@ -89,6 +90,16 @@ pub struct Weather {
     pub drops: u16,
 }
 
+/// What happens as the agent asks for something, before it is done; it may be refused then.
+pub struct Upon {
+    pub call: &'static str,
+    /// The object's name, or nothing: whatever it is.
+    pub object: &'static str,
+    pub happens: Happening,
+}
+
+pub type Happening = Box<dyn FnOnce(&Shared) -> Result<(), DockerError> + Send>;
+
 pub struct Machine {
     pub rng: fastrand::Rng,
     pub roots: Roots,
@@ -96,6 +107,9 @@ pub struct Machine {
     pub volumes: BTreeSet<String>,
     pub networks: BTreeSet<String>,
     pub weather: Weather,
+    /// Containers whose names end like that Docker refuses to remove.
+    pub keeps: Option<&'static str>,
+    pub upon: Option<Upon>,
     pub life: Life,
     /// Between one of the agent's lives and the next.
     pub dead: bool,
@@ -149,6 +163,8 @@ impl Machine {
             volumes: BTreeSet::new(),
             networks: ["bridge", "app"].map(str::to_owned).into(),
             weather: Weather::default(),
+            keeps: None,
+            upon: None,
             life: Life(0),
             dead: true,
             daemon: true,
@@ -293,6 +309,7 @@ impl Machine {
             mounts,
             status: Status::Created,
             code: 0,
+            created: self.now(),
             started: None,
             starts: 0,
             stopped_by_hand: false,
@@ -336,6 +353,11 @@ impl Machine {
 
     /// Docker is asked to remove it, and now and then cannot end what it begins.
     pub fn try_to_remove(&mut self, id: &str) -> Result<(), DockerError> {
+        let keeps = self.keeps;
+        let name = &self.get("remove", id)?.name;
+        if keeps.is_some_and(|ending| name.ends_with(ending)) {
+            return Err(refused("remove", id, 500, "permission denied"));
+        }
         let fails = self.weather.fails;
         if self.chance(fails, 1000) {
             let container = self.get("remove", id)?;
@@ -408,8 +430,11 @@ impl Machine {
             Ok(server) => container.server = Some(server),
             Err(code) => (container.server, container.code) = (None, code),
         }
-        let (name, volume) = (container.name.clone(), container.data());
-        let shares = |other: &&Container| other.id != id && other.is_running() && other.data() == volume;
+        let (name, volume, side_car) = (container.name.clone(), container.data(), container.is_side_car());
+        let shares = |other: &&Container| {
+            let both = other.id != id && other.is_running() && other.data() == volume;
+            both && !side_car && !other.is_side_car()
+        };
         if let Some(other) = self.containers.values().find(shares).map(|other| other.name.clone()) {
             self.breaks(|| format!("{name} and {other} run on one volume"));
         }
@@ -427,6 +452,11 @@ impl Machine {
 impl Container {
     pub fn is_running(&self) -> bool {
         self.status == Status::Running
+    }
+
+    /// It shares a volume with a database, as a backup does.
+    pub fn is_side_car(&self) -> bool {
+        self.config["Labels"].get("side-car").is_some()
     }
 
     pub fn words(&self) -> Vec<String> {
@@ -479,6 +509,7 @@ impl Container {
         let mut shown = json!({
             "Id": self.id,
             "Name": format!("/{}", self.name),
+            "Created": self.created.format(&Rfc3339).unwrap(),
             "Image": image_names(self.quirk())[1],
             "Path": words.first(),
             "Args": words.get(1..),

@@ -11,6 +11,7 @@
 //! - [`server`] is a database: which certificate it has loaded, and what it does when told.
 //! - [`storm`] is everybody else: the users, the daemon, the disk, the clock.
 //! - [`promises`] is what has to hold, at every moment and in the end.
+//! - [`scenes`] are what chance brings about too seldom.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test may fail")]
 #![allow(clippy::print_stderr, reason = "a failing history is told")]
 
@@ -20,6 +21,7 @@ mod history;
 mod machine;
 mod probe;
 mod promises;
+mod scenes;
 mod server;
 mod storm;
 

@@ -97,7 +97,7 @@ pub fn hold(machine: &mut Machine) {
 pub fn unsettled(machine: &Machine, services: &BTreeMap<String, Service>) -> Vec<String> {
     let mut wrong = Vec::new();
     for container in machine.containers.values() {
-        if !services.contains_key(&container.name) {
+        if !services.contains_key(&container.name) && !container.is_side_car() {
             wrong.push(format!("a container {} is left", container.name));
         }
     }

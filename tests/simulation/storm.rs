@@ -92,7 +92,7 @@ impl<'a> Users<'a> {
     }
 
     /// Creates and starts it; the volume that it has then.
-    async fn create(&self, name: &str, service: &Service) -> Option<String> {
+    pub async fn create(&self, name: &str, service: &Service) -> Option<String> {
         self.tell(&format!("user: run {name}: {service:?}"));
         let volume = &service.volume;
         let binds = if volume.is_empty() { json!(null) } else { json!([format!("{volume}:/data")]) };

@@ -47,7 +47,10 @@ pub(super) fn watch(world: &World) -> Option<Watch> {
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    warn!(error, "changes of files are seen at the slow list only");
+    warn!(
+        error,
+        "files cannot be watched: their changes are seen with each list of all containers only (docker.resync)"
+    );
     None
 }
 

@@ -352,7 +352,9 @@ fn who_lives_off_a_container_is_found_by_name_and_by_id() {
             ("/HostConfig/VolumesFrom", json!(["x", word])),
             ("/HostConfig/Links", json!([format!("/{word}:/everything/db")])),
         ] {
-            assert!(depends_on(&edited(&other, pointer, value.clone()), &plain), "{pointer} {value}");
+            let other = edited(&other, pointer, value.clone());
+            assert!(depends_on(&other, &plain), "{pointer} {value}");
+            assert_eq!(lives_in(&other, &plain), pointer.ends_with("Mode"), "{pointer} {value}");
         }
     }
     for (pointer, value) in [

@@ -36,6 +36,7 @@ fn a_container_is_read_as_docker_tells_it() {
     assert!(found.running() && found.pid() > 0);
     assert_eq!(found.exit_code(), 0);
     assert_eq!(found.started_at().unwrap().year(), 2026);
+    assert!(found.created_at().unwrap() < found.started_at().unwrap());
     assert_eq!(
         found.fixed_addresses(),
         ["10.214.1.9", "fd00:214:1::9"].map(|text| text.parse::<IpAddr>().unwrap())

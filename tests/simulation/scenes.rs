@@ -1,0 +1,337 @@
+//! Histories that are not left to chance: what it brings about too seldom, or never.
+
+use std::time::Duration;
+
+use dbssl::host::docker::DockerError;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    history::{History, staged},
+    machine::{Shared, Status, Upon, gone, image_names, refused},
+    promises::{Service, Wants},
+    server::Quirk,
+    storm::Users,
+    told,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const PARKED: &str = "db1.dbssl-parked";
+
+fn service(quirk: Quirk, policy: &'static str) -> Service {
+    let volume = "data".to_owned();
+    Service { volume, quirk, enabled: true, mode: "require", policy, wants: Wants::Running }
+}
+
+/// `db1`, which is to be enabled.
+async fn run_database(users: &mut Users<'_>, quirk: Quirk, policy: &'static str) {
+    let service = service(quirk, policy);
+    users.create("db1", &service).await.unwrap();
+    users.services.insert("db1".to_owned(), service);
+}
+
+/// A database on the same data, which its user wants in place of `db1`; that one shall stay as it is, and stopped.
+fn in_its_place(users: &mut Users<'_>) {
+    let other = Service { enabled: false, ..service(Quirk::None, "no") };
+    users.services.insert("other".to_owned(), other);
+    let first = users.services.get_mut("db1").unwrap();
+    (first.wants, first.policy) = (Wants::Stopped, "no");
+}
+
+/// `docker run`.
+fn run(shared: &Shared, name: &str, bind: &str, labels: &Value, policy: &str) -> String {
+    let body = json!({
+        "Image": image_names(Quirk::None)[0], "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"],
+        "Labels": labels, "User": "",
+        "HostConfig": {
+            "Binds": [bind], "NetworkMode": "app", "RestartPolicy": { "Name": policy, "MaximumRetryCount": 0 },
+        },
+        "NetworkingConfig": { "EndpointsConfig": { "app": {} } },
+    });
+    let id = shared.lock().create(name, &body).unwrap();
+    shared.start(&id).unwrap();
+    id
+}
+
+fn side_car(shared: &Shared, bind: &str, policy: &str) -> String {
+    run(shared, "backup", bind, &json!({ "side-car": "yes" }), policy)
+}
+
+fn other(shared: &Shared) {
+    run(shared, "other", "data:/data", &json!({}), "no");
+}
+
+fn upon(
+    shared: &Shared,
+    call: &'static str,
+    object: &'static str,
+    happens: impl FnOnce(&Shared) -> Result<(), DockerError> + Send + 'static,
+) {
+    shared.lock().upon = Some(Upon { call, object, happens: Box::new(happens) });
+}
+
+fn starts(shared: &Shared, name: &str) -> (String, u64) {
+    let machine = shared.lock();
+    let found = machine.find(name).unwrap();
+    (found.id.clone(), found.starts)
+}
+
+fn crash(shared: &Shared, name: &str) {
+    let (id, starts) = starts(shared, name);
+    shared.ended(&id, starts, 139);
+}
+
+fn said(history: &History, words: &str) -> bool {
+    history.steps.iter().any(|step| step.contains(words))
+}
+
+fn assert_right(history: &History) {
+    assert!(history.broken.is_empty(), "{}", told(history));
+    assert!(!said(history, "DOES NOT RUN"), "{}", told(history));
+}
+
+fn assert_kept_down(history: &History) {
+    assert_right(history);
+    assert!(said(history, ": it is kept, stopped and with the restart policy no"), "{}", told(history));
+}
+
+/// A redeploy that is proved and cannot be finished is no database that is down, and is finished when it can be.
+#[test]
+fn what_cannot_be_finished_is_told_as_it_is_and_taken_up_again() {
+    let history = staged(async |shared, users| {
+        shared.lock().keeps = Some(PARKED);
+        run_database(users, Quirk::None, "always").await;
+        sleep(15 * MINUTE).await;
+        shared.lock().keeps = None;
+        sleep(65 * MINUTE).await;
+    });
+    assert!(
+        said(&history, "the redeploy cannot be finished, the database runs meanwhile"),
+        "{}",
+        told(&history)
+    );
+    assert_right(&history);
+}
+
+/// Docker restarts it as the database goes, or it is started again after a reboot.
+#[test]
+fn a_side_car_that_is_started_again_meanwhile_does_not_take_the_data() {
+    let history = staged(async |shared, users| {
+        let id = side_car(shared, "data:/data", "always");
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1", move |shared| {
+            crash(shared, "backup");
+            shared.start(&id)
+        });
+        sleep(5 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+    });
+    assert_right(&history);
+}
+
+#[test]
+fn who_can_only_read_does_not_take_the_data() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1", |shared| {
+            side_car(shared, "data:/data:ro", "no");
+            Ok(())
+        });
+        sleep(5 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+    });
+    assert_right(&history);
+}
+
+#[test]
+fn while_another_runs_on_the_data_the_old_container_is_kept_stopped_and_that_is_said() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1", |shared| {
+            other(shared);
+            Ok(())
+        });
+        sleep(65 * MINUTE).await;
+        in_its_place(users);
+    });
+    assert_kept_down(&history);
+}
+
+/// It was never stopped: whatever else runs on its data, it is as it was.
+#[test]
+fn an_old_container_that_still_runs_keeps_its_policy() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "rename", PARKED, |shared| {
+            side_car(shared, "data:/data", "no");
+            Err(refused("rename", PARKED, 500, "out of luck"))
+        });
+        // Longer than the setback holds back: the side-car was there before the second try.
+        sleep(150 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+    });
+    assert!(said(&history, "rolled back"), "{}", told(&history));
+    assert_right(&history);
+}
+
+#[test]
+fn one_that_its_user_stopped_after_the_proof_is_not_started_again_by_a_second_try() {
+    let history = staged(async |shared, users| {
+        shared.lock().keeps = Some(PARKED);
+        run_database(users, Quirk::None, "always").await;
+        sleep(MINUTE).await;
+        let (id, _) = starts(shared, "db1");
+        assert!(shared.lock().find(PARKED).is_some() && shared.lock().find("db1").unwrap().is_running());
+        shared.stop(&id).await.unwrap();
+        sleep(MINUTE).await;
+        shared.lock().keeps = None;
+        users.services.get_mut("db1").unwrap().wants = Wants::Stopped;
+        sleep(5 * MINUTE).await;
+    });
+    assert_right(&history);
+}
+
+#[test]
+fn one_that_ended_after_the_proof_is_started_again_by_a_second_try() {
+    let history = staged(async |shared, users| {
+        shared.lock().keeps = Some(PARKED);
+        run_database(users, Quirk::None, "no").await;
+        sleep(MINUTE).await;
+        crash(shared, "db1");
+        sleep(MINUTE).await;
+        shared.lock().keeps = None;
+        sleep(5 * MINUTE).await;
+    });
+    assert_right(&history);
+}
+
+#[test]
+fn one_that_ended_after_the_proof_stays_down_while_another_runs_on_the_data() {
+    let history = staged(async |shared, users| {
+        shared.lock().keeps = Some(PARKED);
+        run_database(users, Quirk::None, "no").await;
+        sleep(MINUTE).await;
+        crash(shared, "db1");
+        other(shared);
+        sleep(MINUTE).await;
+        shared.lock().keeps = None;
+        sleep(65 * MINUTE).await;
+        in_its_place(users);
+    });
+    assert_kept_down(&history);
+}
+
+#[test]
+fn one_that_is_to_be_kept_unproved_stays_down_while_another_runs_on_the_data() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "no").await;
+        upon(shared, "start", "", |shared| {
+            let (old, _) = starts(shared, PARKED);
+            shared.lock().remove(&old)?;
+            other(shared);
+            Err(refused("start", "db1", 500, "out of luck"))
+        });
+        sleep(65 * MINUTE).await;
+        in_its_place(users);
+    });
+    assert_kept_down(&history);
+}
+
+#[test]
+fn one_that_was_being_restarted_stays_down_while_another_runs_on_the_data() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::Deaf, "no").await;
+        sleep(5 * MINUTE).await;
+        upon(shared, "restart", "", |shared| {
+            crash(shared, "db1");
+            other(shared);
+            Err(gone("restart"))
+        });
+        users.another_ca();
+        sleep(65 * MINUTE).await;
+        in_its_place(users);
+    });
+    assert_kept_down(&history);
+}
+
+/// `docker compose run`, another replica, and what was there before: of the same service, and no replacement.
+#[test]
+fn what_compose_runs_beside_it_does_not_replace_a_database() {
+    const ONE_OFF: (&str, &str) = ("com.docker.compose.oneoff", "True");
+    const SECOND: (&str, &str) = ("com.docker.compose.container-number", "2");
+    for (label, before) in [(Some(ONE_OFF), false), (Some(SECOND), false), (None, true)] {
+        let mut labels = json!({
+            "com.docker.compose.project": "shop", "com.docker.compose.service": "db1", "side-car": "yes",
+        });
+        if let Some((label, value)) = label {
+            labels[label] = json!(value);
+        }
+        let beside = |shared: &Shared| run(shared, "shop-db1-run", "scratch:/data", &labels, "no");
+        let history = staged(async |shared, users| {
+            if before {
+                beside(shared);
+            }
+            run_database(users, Quirk::Slow, "always").await;
+            let id = started_successor(shared).await;
+            if !before {
+                beside(shared);
+            }
+            {
+                // `docker rm -f`
+                let mut machine = shared.lock();
+                machine.containers.get_mut(&id).unwrap().status = Status::Exited;
+                machine.remove(&id).unwrap();
+            }
+            sleep(150 * MINUTE).await;
+        });
+        assert!(said(&history, "removed by its user meanwhile"), "{labels}: {}", told(&history));
+        assert_right(&history);
+    }
+}
+
+async fn started_successor(shared: &Shared) -> String {
+    loop {
+        sleep(Duration::from_millis(1)).await;
+        let machine = shared.lock();
+        let parked = machine.find(PARKED).is_some();
+        if let Some(found) = machine.find("db1").filter(|found| parked && found.is_running()) {
+            return found.id.clone();
+        }
+    }
+}
+
+#[test]
+fn no_restart_cuts_off_whoever_lives_in_its_network() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::Deaf, "always").await;
+        sleep(5 * MINUTE).await;
+        let id = side_car(shared, "scratch:/data", "no");
+        shared.lock().containers.get_mut(&id).unwrap().host_config["PidMode"] = json!("container:db1");
+        let before = starts(shared, "db1");
+        users.another_ca();
+        // Another CA is seen with the next list of all containers.
+        sleep(65 * MINUTE).await;
+        assert_eq!(starts(shared, "db1"), before);
+        shared.stop(&id).await.unwrap();
+        sleep(65 * MINUTE).await;
+        assert_ne!(starts(shared, "db1"), before);
+    });
+    assert!(said(&history, "a restart could do harm") && said(&history, ": backup;"), "{}", told(&history));
+    assert_right(&history);
+}
+
+#[test]
+fn a_network_that_comes_between_the_look_and_the_redeploy_is_kept() {
+    let history = staged(async |shared, users| {
+        shared.lock().networks.insert("extra".to_owned());
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1.dbssl-rehearsal", |shared| {
+            let (id, _) = starts(shared, "db1");
+            shared.lock().connect(&id, "extra", &json!({ "Aliases": ["more"] }))
+        });
+        sleep(5 * MINUTE).await;
+        let networks = shared.lock().find("db1").unwrap().networks.clone();
+        assert_eq!(networks["extra"]["Aliases"], json!(["more"]));
+    });
+    assert_right(&history);
+}
