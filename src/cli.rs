@@ -35,7 +35,7 @@ use crate::{
         matching,
     },
     host::{
-        castore::{CaStore, Rules},
+        castore::{CaStore, Notice, Rules},
         clock,
         docker::Docker,
         journal::{self, PARKED},
@@ -63,7 +63,7 @@ const SOON: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 #[command(name = "dbssl", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, and all is well; 1 something is not; 2 it cannot be told, or the arguments are wrong."
+    after_help = "Exit codes: 0 done, and all is well; 1 something is not; 2 it could not be found out, or the arguments are wrong."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -99,7 +99,9 @@ enum Verb {
     /// Run the agent until it is told to stop
     Run,
     /// Show every container that is labelled or matched in the config, and what it serves
-    #[command(after_help = "Exit codes: 0 every one is proved; 1 some are not; 2 it cannot be told.")]
+    #[command(
+        after_help = "Exit codes: 0 every one is proved; 1 some are not, or your CA ends soon; 2 it could not be found out."
+    )]
     Status {
         /// As JSON
         #[arg(long)]
@@ -116,7 +118,7 @@ enum Verb {
     /// Probe a container now, as a client of its mode would
     #[command(after_help = "Exit codes: 0 it is proved; 1 it is not; 2 it cannot be told.")]
     Verify { name: ContainerName },
-    /// Do now what is pending for a container, also with dbssl.redeploy=manual
+    /// Do now what is pending for a container, also what dbssl.redeploy holds back
     Apply { name: ContainerName },
     /// Print what a client connects with: a URL, a DSN or a command, for its place and its driver
     #[command(
@@ -166,7 +168,17 @@ pub fn main(arguments: impl Iterator<Item = OsString>, environment: &Environment
     match execute(arguments, environment) {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "dbssl: {}", shown::for_a_terminal(&format!("{error:#}")));
+            let denied = |cause: &(dyn std::error::Error + 'static)| {
+                cause
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|why| why.kind() == io::ErrorKind::PermissionDenied)
+            };
+            let hint = if error.chain().any(denied) && !rustix::process::geteuid().is_root() {
+                "; run it as root"
+            } else {
+                ""
+            };
+            let _ = writeln!(io::stderr(), "dbssl: {}{hint}", shown::for_a_terminal(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }
@@ -175,7 +187,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>, environment: &Environment
 fn execute(arguments: Arguments, environment: &Environment) -> anyhow::Result<ExitCode> {
     let settings = settings(&arguments.common)?;
     if matches!(arguments.verb, Verb::CheckConfig) {
-        writeln!(io::stdout(), "the config is right")?;
+        let path = arguments.common.config.as_deref().unwrap_or(Path::new(CONFIG));
+        print(&if path.exists() {
+            format!("{} is right; [[match]] entries: {}\n", path.display(), settings.matches.len())
+        } else {
+            format!("there is no {}: every key has its default\n", path.display())
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     logging::init(&settings.log, &environment.logging)?;
@@ -259,10 +276,12 @@ async fn status(settings: Settings, socket: &Path, json: bool) -> anyhow::Result
     };
     print_as(json, &text)?;
     // Beside the tables; dbssl ca show --json has them too.
-    for notice in world.authority().notices.iter().filter(|notice| notice.is_warning()) {
+    let authority = world.authority();
+    for notice in authority.notices.iter().filter(|notice| notice.is_warning()) {
         writeln!(io::stderr(), "CA: {}", shown::in_one_line(&notice.to_string()))?;
     }
-    let all_well = reports.iter().all(Report::is_proved) && clients.iter().all(Client::is_well);
+    let ends = authority.notices.iter().any(|notice| matches!(notice, Notice::EndsSoon { .. }));
+    let all_well = reports.iter().all(Report::is_proved) && clients.iter().all(Client::is_well) && !ends;
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -343,13 +362,9 @@ async fn apply(settings: Settings, socket: &Path, name: &ContainerName) -> anyho
 
 /// The world as it is; nothing is made, not even a CA.
 async fn world(settings: Settings, socket: &Path) -> anyhow::Result<World> {
-    let overlap = Rules::new(&settings.certificates, "").overlap;
-    let authority = CaStore::current(&settings.roots, overlap, clock::now())?.ok_or_else(|| {
-        anyhow!(
-            "no CA in {} yet: start the agent (dbssl run) first, or name its folders with --state-dir and --data-dir",
-            settings.roots.ca_store().display()
-        )
-    })?;
+    let rules = Rules::new(&settings.certificates, "");
+    let authority = CaStore::current(&settings.roots, &rules, clock::now())?
+        .ok_or_else(|| anyhow!(ca::no_ca(&settings)))?;
     let docker = Docker::connect(socket).await?;
     let engine = docker.info().await?;
     Ok(World::new(docker, engine, settings, authority))

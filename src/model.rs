@@ -84,7 +84,7 @@ pub enum Redeploy {
     Auto,
     /// Never stop the database: report what is pending.
     Reload,
-    /// Only `dbssl apply` changes anything.
+    /// Certificates are renewed by a reload; anything else is for `dbssl apply`.
     Manual,
 }
 

@@ -15,7 +15,7 @@ fn status_plan_and_verify_tell_how_things_stand() {
     // Before there is a CA, nothing can be said.
     let nothing = run.cli(&["status"]);
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""), "{nothing:?}");
-    assert!(nothing.stderr.contains("no CA in") && nothing.stderr.contains("dbssl run"), "{nothing:?}");
+    assert!(nothing.stderr.contains("no CA in") && nothing.stderr.contains("start dbssl"), "{nothing:?}");
 
     let mut agent = run.agent().start();
     let empty = run.cli(&["status"]);
@@ -145,7 +145,7 @@ fn check_config_tells_all_that_is_wrong_with_its_lines() {
     assert_eq!(run.cli(&["check-config"]).code, 2, "a config that was asked for has to be there");
 }
 
-/// Not touched until somebody says so; with the agent running and without.
+/// Not touched until somebody says so, with the agent running and without; but what it has is renewed.
 #[test]
 fn manual_waits_for_apply() {
     let run = TestRun::begin();
@@ -183,6 +183,18 @@ fn manual_waits_for_apply() {
     let ids = (first.id(), second.id());
     for db in [&first, &second] {
         assert_eq!(run.cli(&["apply", &db.name]).code, 0);
+    }
+    // A certificate, and a CA, must not need anybody.
+    let mut agent = run.agent().start();
+    assert_eq!(run.cli(&["ca", "regenerate", "--yes"]).code, 0);
+    agent.wait_log(60, &["the rollover is proved"]);
+    for db in [&first, &second] {
+        assert_eq!(
+            agent.lines(&[&db.name, "reloaded without a restart: proved"]).len(),
+            1,
+            "{}",
+            agent.log()
+        );
     }
     assert_eq!((first.id(), second.id()), ids);
 }

@@ -251,7 +251,7 @@ fn from_elsewhere(question: &Question<'_>) -> Result<Endpoint, NoWay> {
     Ok(Endpoint::new(host.ok_or(NoWay::NoPublicName)?.to_string(), port))
 }
 
-/// Names before addresses, as they were given: those of the host before those of the container.
+/// Names before addresses, those of the host before those of the container, and then by the alphabet.
 pub fn public_names(host_names: &Sans, asked: &Sans) -> Vec<San> {
     let all = || host_names.iter().chain(asked);
     let dns = all().filter(|name| matches!(name, San::Dns(_)));

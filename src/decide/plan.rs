@@ -245,10 +245,10 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
     if !matches!(observed.life, Life::Ready | Life::Busy(_)) {
         // The directory is mended even so: a database that restarts over and over for want of its key
         // gets it this way.
-        return match (steps.is_empty(), allowed) {
-            (true, _) => Plan::Wait { pending: steps, why: Wait::Life(observed.life.clone()) },
-            (false, Redeploy::Manual) => Plan::Wait { pending: steps, why: Wait::Policy(allowed) },
-            (false, Redeploy::Auto | Redeploy::Reload) => Plan::Act(steps),
+        return if steps.is_empty() {
+            Plan::Wait { pending: steps, why: Wait::Life(observed.life.clone()) }
+        } else {
+            Plan::Act(steps)
         };
     }
     if steps.is_empty() {
@@ -278,10 +278,15 @@ pub fn plan(observed: &Observed, allowed: Redeploy, now: OffsetDateTime) -> Plan
         _ => {}
     }
     if !steps.is_empty() {
-        return if allowed == Redeploy::Manual {
+        let mut allowed_steps = steps.clone();
+        if allowed == Redeploy::Manual {
+            // It stops nothing, and nobody must be needed for a certificate not to end, or for a CA to be replaced.
+            allowed_steps.retain(|step| matches!(step, Step::Issue(_) | Step::Serve(_)));
+        }
+        return if allowed_steps.is_empty() {
             Plan::Wait { pending: steps, why: Wait::Policy(allowed) }
         } else {
-            Plan::Act(steps)
+            Plan::Act(allowed_steps)
         };
     }
     match (&observed.directory, &observed.plaintext) {

@@ -19,7 +19,7 @@ pub struct Lock {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("another dbssl works with {} already: stop it first, or use another --state-dir", .0.display())]
+    #[error("another dbssl works with {} already: stop it first; two agents on one host need a state-dir and a docker.only of their own", .0.display())]
     Held(PathBuf),
     #[error("cannot lock {}", path.display())]
     File { path: PathBuf, source: io::Error },
