@@ -81,7 +81,7 @@ use crate::{
     config::Certificates,
     model::{Roots, San},
     pki::{
-        self, Ca, CaId, CaProblem, Certificate, ClientRequest, KeyType, Leaf, LeafRequest, PkiError,
+        self, Ca, CaFlaw, CaId, CaProblem, Certificate, ClientRequest, KeyType, Leaf, LeafRequest, PkiError,
         ReadProblem,
     },
 };
@@ -426,9 +426,15 @@ impl CaStore {
         let Some(certificate) = certificates.first() else {
             return Err(CaStoreError::NoCertificate { id: id.clone(), path: self.certificate_path(id) });
         };
-        Ca::load(certificate, &found.content, now)
-            .map(|ca| Line::new(ca, certificates))
-            .map_err(|problem| CaStoreError::Load { id: id.clone(), path, problem })
+        let ca = Ca::load(certificate, &found.content, now);
+        // With what stands above it, it ends as well.
+        let over = certificates.iter().map(Certificate::not_after).find(|end| *end < now);
+        let ca = ca.and_then(|ca| over.map_or(Ok(ca), |end| Err(CaProblem::Flaw(CaFlaw::Expired(end)))));
+        ca.map(|ca| Line::new(ca, certificates)).map_err(|problem| CaStoreError::Load {
+            id: id.clone(),
+            path,
+            problem,
+        })
     }
 
     /// Put a CA on the disk, its key first. What is there already has to be the same.

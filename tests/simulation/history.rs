@@ -134,7 +134,12 @@ async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     if !again.is_empty() && !tried {
         shared.lock().breaks(|| format!("a second pass did {again:?}"));
     }
-    let wrong = promises::unsettled(&shared.lock(), &services);
+    let mut wrong = promises::unsettled(&shared.lock(), &services);
+    if tried && !wrong.is_empty() {
+        // In the middle of that.
+        sleep(Duration::from_secs(5 * 60)).await;
+        wrong = promises::unsettled(&shared.lock(), &services);
+    }
     for why in wrong {
         shared.lock().breaks(|| format!("after a second pass: {why}"));
     }

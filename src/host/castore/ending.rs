@@ -24,7 +24,7 @@ pub(super) fn renewal_at(index: &Index, line: &Line, rules: &Rules<'_>) -> Optio
     index.authorities.iter().any(ours).then(|| due(line.ca.certificate(), rules))
 }
 
-/// What the user of an issuing CA has to be told now, and when next; nothing of a CA of ours.
+/// What the user of an issuing CA has to be told now, and when it has to be looked at again; nothing of a CA of ours.
 pub(super) fn reminder(
     roots: &Roots,
     index: &Index,
@@ -37,7 +37,9 @@ pub(super) fn reminder(
     let Some(first) = first.filter(|_| renewal_at(index, line, rules).is_none()) else { return (None, None) };
     let (begin, end) = (due(first, rules), first.not_after());
     let again = REMINDERS.map(|days| end - Duration::days(days)).into_iter().filter(|at| *at > begin);
-    let next = std::iter::once(begin).chain(again).find(|at| *at > now);
+    // When it is over, ours takes over.
+    let over = end + Duration::SECOND;
+    let next = std::iter::once(begin).chain(again).chain([over]).find(|at| *at > now);
     let subject = first.subject().to_owned();
     let days = (end - now).whole_days();
     let command = (line.certificates.len() > 1).then(|| signing::command(roots));

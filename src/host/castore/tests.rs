@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::{
     model::{Sans, Secret},
-    pki::{CaFlaw, LeafRequest, tests::OpenSsl},
+    pki::{LeafRequest, tests::OpenSsl},
 };
 
 const DAY: Duration = Duration::DAY;

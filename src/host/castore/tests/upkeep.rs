@@ -38,7 +38,7 @@ fn a_user_is_reminded_of_the_end_of_their_ca_until_it_comes() {
     host.put_key(ssl.read("theirs.key"));
     let mut authority = host.establish();
     let mut days_left = Vec::new();
-    while let Some(at) = authority.next {
+    while let Some(at) = authority.next.filter(|at| *at < theirs.not_after()) {
         host.now = at;
         authority = host.establish();
         let current = CaStore::current(&host.roots, &RULES, host.now).unwrap().unwrap();
@@ -50,6 +50,29 @@ fn a_user_is_reminded_of_the_end_of_their_ca_until_it_comes() {
         days_left.push(days);
     }
     assert_eq!(days_left, [365, 90, 30, 14, 7, 3, 1]);
+    host.now = authority.next.unwrap();
+    assert!(host.establish().issuing.certificate() != &theirs, "ours takes over");
+}
+
+/// It is below a root that ends first.
+#[test]
+fn nothing_outlives_the_root() {
+    let ssl = OpenSsl::new();
+    let mut host = Host::new();
+    host.establish();
+    let root = ssl.root("root", "-days 100");
+    let extensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
+    let below = ssl.signed("below", "root", extensions, "");
+    assert!(below.not_after() > root.not_after());
+    host.put(below.to_pem() + &root.to_pem());
+    host.put_key(ssl.read("below.key"));
+    let authority = host.establish();
+    assert_eq!(authority.issuing.certificate(), &below);
+    host.now = root.not_after() - 10 * DAY;
+    let leaf = issue(&host.establish(), host.now).remove(0);
+    assert_eq!(leaf.not_after(), root.not_after());
+    host.now = root.not_after() + DAY;
+    assert!(host.establish().issuing.certificate().self_signed());
 }
 
 #[test]
