@@ -212,7 +212,7 @@ fn content(holds: Holds, leaf: &Leaf, roots: &[Certificate]) -> Secret {
 }
 
 async fn recreate(world: &World, subject: &Subject, chain: Vec<Certificate>) -> Result<(), ActError> {
-    let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
+    let data_directory = subject.data_directory();
     let job = Job {
         old: &subject.inspect,
         image: subject.image.as_ref().ok_or(ActError::NoImage)?,
@@ -284,7 +284,7 @@ async fn serve(
     }
     warn!(%reason, why, "the reload proved nothing: restarting the database");
     let limit = world.settings.docker.ready_timeout;
-    let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
+    let data_directory = subject.data_directory();
     let settled = redeploy::restart(world, &subject.inspect, &data_directory).await;
     if let Settled::Abandoned { why } = settled.map_err(ActError::Restart)? {
         return Err(ActError::Abandoned(why));

@@ -92,6 +92,11 @@ impl Subject {
         }
     }
 
+    /// In the container.
+    pub fn data_directory(&self) -> String {
+        self.spec.data_directory(&self.inside.command, &self.inside.environment)
+    }
+
     /// Whether the probe needs a certificate for the container as it is.
     fn wants_certificate(&self) -> bool {
         let wired = self.observed.wiring == Wiring::Present;
@@ -342,7 +347,7 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
     }
     let listed = world.docker.list("").await?;
     let dependents = others(world, inspect, &listed, gates::depends_on).await?;
-    let data_directory = subject.spec.data_directory(&subject.inside.command, &subject.inside.environment);
+    let data_directory = subject.data_directory();
     let refusals = gates::refusals(gates::Subject {
         inspect,
         image: subject.image.as_ref(),

@@ -86,12 +86,7 @@ pub fn ca(settings: &Settings, host_name: &str, verb: Verb) -> anyhow::Result<Ex
         }
         Verb::Save { path } => {
             let bundle = bundle(settings)?;
-            if pki::holds_private_key(&bundle) {
-                bail!(
-                    "{} holds a private key, and a copy is for everybody: take the PRIVATE KEY block out of that file",
-                    settings.roots.bundle().display()
-                );
-            }
+            without_a_key(&settings.roots.bundle(), &bundle)?;
             files::create(&path, FileContent::Public(&bundle), 0o644, None)
                 .with_context(|| format!("{} is not written over", path.display()))?;
         }
@@ -132,6 +127,17 @@ fn bundle(settings: &Settings) -> anyhow::Result<Vec<u8>> {
     held.with_context(|| {
         format!("there is no {}: start the agent first (systemctl start dbssl)", path.display())
     })
+}
+
+/// Refuses a trust bundle with a private key in it: a copy is for everybody to read.
+pub(super) fn without_a_key(path: &Path, bundle: &[u8]) -> anyhow::Result<()> {
+    if pki::holds_private_key(bundle) {
+        bail!(
+            "{} holds a private key, and would be copied with it: take the PRIVATE KEY block out of that file, and consider the key known to others",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<files::Found> {

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 
-use super::{database, named, print, world};
+use super::{ca, database, named, print, world};
 use crate::{
     config::Settings,
     engine::{
@@ -23,7 +23,7 @@ use crate::{
         handout,
     },
     model::{ContainerName, Secret},
-    pki::{self, Certificate, ClientRequest},
+    pki::{Certificate, ClientRequest},
 };
 
 const NAMES: [&str; 4] = ["client.key", "client.pem", "client.crt", "coolify-ca.crt"];
@@ -112,12 +112,7 @@ pub async fn client_cert(
 /// What is handed out beside the certificate, for everybody to read.
 fn trust_bundle(path: &Path) -> anyhow::Result<Secret> {
     let found = files::read(path)?.with_context(|| format!("{} is not there", path.display()))?;
-    if pki::holds_private_key(found.content.expose()) {
-        bail!(
-            "{} holds a private key, and would be copied with it: take the PRIVATE KEY block out of that file, and consider the key known to others",
-            path.display()
-        );
-    }
+    ca::without_a_key(path, found.content.expose())?;
     Ok(found.content)
 }
 
