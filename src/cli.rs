@@ -39,7 +39,7 @@ use crate::{
         clock,
         docker::Docker,
         journal::{self, PARKED},
-        lock::{Lock, LockError},
+        lock::{self, Lock, LockError},
         requests,
         systemd::{self, Notifier},
     },
@@ -100,7 +100,7 @@ enum Verb {
     Run,
     /// Show every container that is labelled or matched in the config, and what it serves
     #[command(
-        after_help = "Exit codes: 0 every one is proved; 1 some are not, or your CA ends soon; 2 it could not be found out."
+        after_help = "Exit codes: 0 every one is proved; 1 some are not, your CA ends soon, or no agent runs; 2 it could not be found out."
     )]
     Status {
         /// As JSON
@@ -281,7 +281,17 @@ async fn status(settings: Settings, socket: &Path, json: bool) -> anyhow::Result
         writeln!(io::stderr(), "CA: {}", shown::in_one_line(&notice.to_string()))?;
     }
     let ends = authority.notices.iter().any(|notice| matches!(notice, Notice::EndsSoon { .. }));
-    let all_well = reports.iter().all(Report::is_proved) && clients.iter().all(Client::is_well) && !ends;
+    // Whatever is right today, nobody sees to it that it stays so.
+    let tended = lock::is_held(&world.roots)?;
+    if !tended {
+        let state = world.roots.state.display();
+        writeln!(
+            io::stderr(),
+            "agent: none runs with {state}, so that no certificate is renewed: systemctl start dbssl"
+        )?;
+    }
+    let all_well =
+        tended && !ends && reports.iter().all(Report::is_proved) && clients.iter().all(Client::is_well);
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 

@@ -42,6 +42,7 @@ fn status_plan_and_verify_tell_how_things_stand() {
         let status = run.cli(&["status"]);
         assert_eq!(status.code, 1, "{status:?}");
         assert!(status.stdout.contains("pending"), "{status:?}");
+        assert!(status.stderr.contains("agent: none runs"), "{status:?}");
         let verify = run.cli(&["verify", &db.name]);
         assert_eq!(verify.code, 1, "{verify:?}");
     }
@@ -54,7 +55,7 @@ fn status_plan_and_verify_tell_how_things_stand() {
     agent = run.agent().start();
     agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
     let status = run.cli(&["status"]);
-    assert_eq!(status.code, 0, "{status:?}");
+    assert_eq!((status.code, status.stderr.as_str()), (0, ""), "{status:?}");
     let rows: Vec<Vec<&str>> = status.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["CONTAINER", "ENGINE", "MODE", "STATE", "PLAINTEXT", "VALID", "UNTIL"]);
     assert_eq!(rows[1][..5], [db.name.as_str(), "postgres", "verify-full", "proved", "refused"]);
@@ -94,12 +95,23 @@ fn status_plan_and_verify_tell_how_things_stand() {
     assert!(verify.stdout.contains(report["fingerprint"].as_str().unwrap()), "{verify:?}");
     assert!(run.cli(&["plan"]).stdout.contains("nothing to do; renewal"));
 
+    // All is well but that nobody renews it.
+    assert!(agent.terminate().success());
+    let untended = run.cli(&["status"]);
+    assert_eq!((untended.code, untended.stdout), (1, status.stdout), "{}", untended.stderr);
+    assert!(untended.stderr.contains("agent: none runs with"), "{}", untended.stderr);
+
     // Without a database that runs there is nothing to verify.
     docker(&["stop", &db.name]);
     assert_eq!(run.cli(&["verify", &db.name]).code, 1);
     assert_eq!(run.cli(&["status"]).code, 1);
+}
 
-    // What is not there, not labelled, or no argument.
+#[test]
+fn what_is_not_there_is_refused() {
+    let run = TestRun::begin();
+    let _agent = run.agent().start();
+    // Not there, not labelled, or no argument.
     let unlabelled = run.database("unlabelled").start();
     for arguments in [
         &["verify", "no-such-container"][..],

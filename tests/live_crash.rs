@@ -67,7 +67,9 @@ fn killed_at_any_moment_it_still_comes_to_its_end() {
             for scene in &scenes {
                 let _ = std::fs::remove_dir_all(scene.run.state().join("setbacks"));
             }
-            let mut doomed: Vec<_> = (scenes.iter().filter(|scene| scene.run.cli(&["status"]).code != 0))
+            let unproved =
+                |scene: &&Scene| scene.run.statuses().values().any(|report| report["standing"] != "proved");
+            let mut doomed: Vec<_> = (scenes.iter().filter(unproved))
                 .map(|scene| (scene, scene.run.agent().spawn(), None))
                 .collect();
             let end = Instant::now() + Duration::from_secs(15);

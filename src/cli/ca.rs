@@ -25,7 +25,7 @@ use crate::{
         clock,
         csr::{self, Paper},
         files::{self, FileContent},
-        lock::{Lock, LockError},
+        lock,
     },
     pki::{self, Certificate, certificates_within, check_ca},
 };
@@ -178,11 +178,10 @@ fn done(settings: &Settings, authority: &Authority) -> anyhow::Result<()> {
         matches!(notice, Notice::Generated { .. } | Notice::Imported { .. } | Notice::Returned { .. })
     };
     if authority.notices.iter().any(changed) {
-        print(match Lock::exclusive(&settings.roots) {
-            Err(LockError::Held(_)) => {
-                "the agent issues all certificates anew now; dbssl ca show tells when it is proved\n"
-            }
-            _ => "no agent runs: the next one issues all certificates anew (systemctl start dbssl)\n",
+        print(if lock::is_held(&settings.roots)? {
+            "the agent issues all certificates anew now; dbssl ca show tells when it is proved\n"
+        } else {
+            "no agent runs: the next one issues all certificates anew (systemctl start dbssl)\n"
         })?;
     }
     Ok(())

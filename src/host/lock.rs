@@ -46,6 +46,15 @@ impl Lock {
     }
 }
 
+/// Whether somebody holds it now.
+pub fn is_held(roots: &Roots) -> Result<bool, LockError> {
+    match Lock::exclusive(roots) {
+        Ok(_lock) => Ok(false),
+        Err(LockError::Held(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,7 +65,9 @@ mod tests {
         let roots = Roots { data: folder.path().join("data"), state: folder.path().join("state") };
         let first = Lock::exclusive(&roots).unwrap();
         assert!(matches!(Lock::exclusive(&roots), Err(LockError::Held(_))));
+        assert!(is_held(&roots).unwrap());
         drop(first);
+        assert!(!is_held(&roots).unwrap());
         Lock::exclusive(&roots).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::{
-    Certificate, der,
+    Certificate, der, memory,
     read::{self, Block},
 };
 use crate::model::{KeyType, Secret};
@@ -53,7 +53,9 @@ pub enum KeyProblem {
 /// # Errors
 /// If `key_pem` is not one usable private key.
 pub fn key_matches(certificate: &Certificate, key_pem: &[u8]) -> Result<bool, KeyProblem> {
-    read_key(key_pem).map(|(key, _)| belongs(certificate, &key))
+    let pair = (certificate.fingerprint(), der::sha256(key_pem));
+    let find = || read_key(key_pem).map(|(key, _)| belongs(certificate, &key));
+    memory::BELONGS.with(|belongs| belongs.recall(pair, find))
 }
 
 /// The same bits in the same kind of key: the algorithm identifier around them has several spellings.

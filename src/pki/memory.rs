@@ -1,41 +1,52 @@
-//! What was found out before: the same few certificates are read anew at every look at the bundle and at every database,
-//! and neither what is in one nor whether the key of another signed it ever changes.
+//! What was found out before: the same few files and certificates are read anew at every look at the bundle and at every
+//! database, and neither what is in them, nor whether one key belongs to another's signature, ever changes.
 
 use std::{cell::RefCell, collections::HashMap, hash::Hash};
 
 use super::Certificate;
 
-/// SHA-256 of a certificate, whole.
+/// SHA-256 of a certificate, or of a file, whole.
 pub(super) type Fingerprint = [u8; 32];
 
 /// More than are looked at in turn, and no more memory than a megabyte or two. What is thrown away is found out again.
-const MOST: usize = 512;
+const CERTIFICATES: usize = 512;
+/// A file may hold many certificates.
+const FILES: usize = 64;
 
 thread_local! {
-    pub(super) static PARSED: Memory<Fingerprint, Certificate> = Memory::default();
+    pub(super) static PARSED: Memory<Fingerprint, Certificate> = Memory::of(CERTIFICATES);
     /// Of a certificate and an issuer, whether its key signed it.
-    pub(super) static SIGNED: Memory<(Fingerprint, Fingerprint), bool> = Memory::default();
+    pub(super) static SIGNED: Memory<(Fingerprint, Fingerprint), bool> = Memory::of(CERTIFICATES);
+    /// The certificates of a file of nothing else.
+    pub(super) static READ: Memory<Fingerprint, Vec<Certificate>> = Memory::of(FILES);
+    /// The certificates in a file of whatever kind.
+    pub(super) static WITHIN: Memory<Fingerprint, Vec<Certificate>> = Memory::of(FILES);
+    /// Of a certificate and the file of a private key, whether they belong together.
+    pub(super) static BELONGS: Memory<(Fingerprint, Fingerprint), bool> = Memory::of(CERTIFICATES);
 }
 
-pub(super) struct Memory<K, V>(RefCell<HashMap<K, V>>);
-
-impl<K, V> Default for Memory<K, V> {
-    fn default() -> Self {
-        Self(RefCell::default())
-    }
+pub(super) struct Memory<K, V> {
+    known: RefCell<HashMap<K, V>>,
+    most: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Memory<K, V> {
-    pub(super) fn get(&self, key: &K) -> Option<V> {
-        self.0.borrow().get(key).cloned()
+    fn of(most: usize) -> Self {
+        Self { known: RefCell::default(), most }
     }
 
-    pub(super) fn keep(&self, key: K, value: V) {
-        let mut known = self.0.borrow_mut();
-        if known.len() >= MOST {
+    /// What is remembered, or else what `find` finds, which is remembered then; an error is not.
+    pub(super) fn recall<E>(&self, key: K, find: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+        if let Some(known) = self.known.borrow().get(&key) {
+            return Ok(known.clone());
+        }
+        let found = find()?;
+        let mut known = self.known.borrow_mut();
+        if known.len() >= self.most {
             known.clear();
         }
-        known.insert(key, value);
+        known.insert(key, found.clone());
+        Ok(found)
     }
 }
 
@@ -44,15 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_found_and_no_more_than_so_many_are_kept() {
-        let memory = Memory::default();
-        memory.keep((1, 2), true);
-        memory.keep((3, 4), false);
-        assert_eq!([(1, 2), (2, 1), (3, 4)].map(|key| memory.get(&key)), [Some(true), None, Some(false)]);
-        for number in 0..3 * MOST {
-            memory.keep((number, 0), true);
-            assert_eq!(memory.get(&(number, 0)), Some(true));
-            assert!(memory.0.borrow().len() <= MOST);
+    fn what_is_found_is_kept_and_no_more_than_so_many_are() {
+        let memory = Memory::of(512);
+        let find = |key, found: Result<bool, &'static str>| memory.recall(key, || found);
+        assert_eq!(find((1, 2), Err("unreadable")), Err("unreadable"));
+        assert_eq!(find((1, 2), Ok(true)), Ok(true));
+        assert_eq!(find((1, 2), Ok(false)), Ok(true), "it was found before");
+        assert_eq!(find((2, 1), Ok(false)), Ok(false));
+        for number in 0..3 * 512 {
+            assert_eq!(find((number, 0), Ok(true)), Ok(true));
+            assert!(memory.known.borrow().len() <= 512);
         }
     }
 }

@@ -4,9 +4,11 @@
 //! `TRUSTED CERTIFICATE` rustls-pki-types gives no certificates *and no error*. So the blocks are found
 //! here, every one of them has to be accounted for, and at least one has to be a certificate.
 
+use std::convert::Infallible;
+
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-use super::{Certificate, CertificateError};
+use super::{Certificate, CertificateError, der, memory};
 
 /// Why a file is not a list of PEM certificates. Each text says what was found and what is needed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,10 @@ pub enum ReadProblem {
 ///
 /// Text around the blocks, CRLF line ends and a UTF-8 byte order mark are fine.
 pub fn read_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
+    memory::READ.with(|read| read.recall(der::sha256(bytes), || parse_pem(bytes)))
+}
+
+fn parse_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
     if let Some(problem) = no_text(bytes) {
         return Err(problem);
     }
@@ -86,8 +92,13 @@ pub fn read_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
 /// Every certificate that can be read in `bytes`, whatever else they hold: for finding out what a file
 /// already has, never for deciding what to trust.
 pub fn certificates_within(bytes: &[u8]) -> Vec<Certificate> {
-    let (blocks, _) = scan(without_mark(bytes));
-    blocks.iter().filter_map(|block| block.certificate(0).ok()).collect()
+    let find = || {
+        let (blocks, _) = scan(without_mark(bytes));
+        Ok::<_, Infallible>(blocks.iter().filter_map(|block| block.certificate(0).ok()).collect())
+    };
+    memory::WITHIN
+        .with(|within| within.recall(der::sha256(bytes), find))
+        .unwrap_or_else(|never| match never {})
 }
 
 /// The certificates of a file to whose end another may be added so that readers of PEM find it: it is text, its

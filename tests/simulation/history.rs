@@ -278,7 +278,10 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
-            machine.truth.known = false;
+            // Whatever is changed elsewhere, it is not the trust bundle.
+            if !place.is_absolute() || place.starts_with(&machine.roots.data) {
+                machine.truth.known = false;
+            }
             let drops = machine.weather.drops;
             if machine.chance(drops, 1000) {
                 drop_a_ca(&mut machine);
