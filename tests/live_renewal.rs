@@ -198,6 +198,25 @@ fn a_database_that_cannot_start_for_want_of_its_key_gets_it_back() {
 }
 
 #[test]
+fn one_that_nobody_starts_again_is_said_to_be_ready_for_it() {
+    let run = TestRun::begin();
+    let mut agent = run.agent().start();
+    let db = run.database("db").enabled().options(["--restart", "no"]).start();
+    agent.wait_log(180, &[&db.name, "plaintext is refused: proved"]);
+    db.write_row("kept");
+    assert!(agent.terminate().success());
+    docker(&["stop", &db.name]);
+    fs::remove_file(generation(&run.certificates(&db)).join("server.key")).unwrap();
+    docker(&["start", &db.name]);
+    assert_eq!(docker(&["wait", &db.name]), "1");
+    agent = run.agent().start();
+    agent.wait_log(60, &["WARN", &db.name, "code=1", &format!("docker start {}", db.name)]);
+    docker(&["start", &db.name]);
+    db.wait_enforced();
+    assert_eq!(db.rows(), ["kept"]);
+}
+
+#[test]
 fn changed_names_give_a_new_certificate_without_a_restart() {
     let run = TestRun::begin();
     let network = run.network("later", &[]);

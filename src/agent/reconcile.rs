@@ -17,7 +17,7 @@ use super::{
 use crate::{
     decide::{
         labels,
-        plan::{Life, Plan, Step, Wait, Wiring, plan},
+        plan::{IssueReason, Life, Plan, Step, Wait, Wiring, plan},
         queue::backoff,
     },
     engine,
@@ -193,6 +193,7 @@ async fn rounds(
                     setbacks::clear(&world.roots.state, name);
                 }
                 (memory.failures, memory.said, memory.doubt) = (0, None, None);
+                tell_of_a_failed_start(&subject, &steps);
             }
             Err(error) => return Ok(Some(failed(world, name, &id, memory, &error, now))),
         }
@@ -202,6 +203,20 @@ async fn rounds(
     });
     memory.failures += 1;
     Ok(Some(backoff(memory.failures)))
+}
+
+/// Where Docker does not start it again by itself, its user has to: we do not know what else it ended for.
+fn tell_of_a_failed_start(subject: &Subject, steps: &[Step]) {
+    let mended =
+        steps.iter().any(|step| matches!(step, Step::Issue(IssueReason::Damaged(_) | IssueReason::First)));
+    let code = subject.inspect.exit_code();
+    if mended && subject.inspect.state() == State::Exited && code != 0 {
+        let name = subject.inspect.name();
+        warn!(
+            code,
+            "it ended while its certificate files were damaged, which are mended now: docker start {name}"
+        );
+    }
 }
 
 /// What is said, if anything, where there is nothing to do now; and when to look again.
