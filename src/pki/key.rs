@@ -55,7 +55,7 @@ pub enum KeyProblem {
 pub fn key_matches(certificate: &Certificate, key_pem: &[u8]) -> Result<bool, KeyProblem> {
     let pair = (certificate.fingerprint(), der::sha256(key_pem));
     let find = || read_key(key_pem).map(|(key, _)| belongs(certificate, &key));
-    memory::BELONGS.with(|belongs| belongs.recall(pair, find))
+    memory::BELONGS.with(|belongs| belongs.try_recall(pair, find))
 }
 
 /// The same bits in the same kind of key: the algorithm identifier around them has several spellings.

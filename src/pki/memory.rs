@@ -1,7 +1,7 @@
 //! What was found out before: the same few files and certificates are read anew at every look at the bundle and at every
-//! database, and neither what is in them, nor whether one key belongs to another's signature, ever changes.
+//! database, and neither what is in them, nor whether a key belongs to a certificate or a signature, ever changes.
 
-use std::{cell::RefCell, collections::HashMap, hash::Hash};
+use std::{cell::RefCell, collections::HashMap, convert::Infallible, hash::Hash};
 
 use super::Certificate;
 
@@ -35,8 +35,13 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
         Self { known: RefCell::default(), most }
     }
 
-    /// What is remembered, or else what `find` finds, which is remembered then; an error is not.
-    pub(super) fn recall<E>(&self, key: K, find: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+    /// What is remembered, or else what `find` finds, which is remembered then.
+    pub(super) fn recall(&self, key: K, find: impl FnOnce() -> V) -> V {
+        self.try_recall(key, || Ok::<_, Infallible>(find())).unwrap_or_else(|never| match never {})
+    }
+
+    /// As [`Self::recall`]; an error is not remembered.
+    pub(super) fn try_recall<E>(&self, key: K, find: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
         if let Some(known) = self.known.borrow().get(&key) {
             return Ok(known.clone());
         }
@@ -57,7 +62,7 @@ mod tests {
     #[test]
     fn what_is_found_is_kept_and_no_more_than_so_many_are() {
         let memory = Memory::of(512);
-        let find = |key, found: Result<bool, &'static str>| memory.recall(key, || found);
+        let find = |key, found: Result<bool, &'static str>| memory.try_recall(key, || found);
         assert_eq!(find((1, 2), Err("unreadable")), Err("unreadable"));
         assert_eq!(find((1, 2), Ok(true)), Ok(true));
         assert_eq!(find((1, 2), Ok(false)), Ok(true), "it was found before");

@@ -4,8 +4,6 @@
 //! `TRUSTED CERTIFICATE` rustls-pki-types gives no certificates *and no error*. So the blocks are found
 //! here, every one of them has to be accounted for, and at least one has to be a certificate.
 
-use std::convert::Infallible;
-
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use super::{Certificate, CertificateError, der, memory};
@@ -67,7 +65,7 @@ pub enum ReadProblem {
 ///
 /// Text around the blocks, CRLF line ends and a UTF-8 byte order mark are fine.
 pub fn read_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
-    memory::READ.with(|read| read.recall(der::sha256(bytes), || parse_pem(bytes)))
+    memory::READ.with(|read| read.try_recall(der::sha256(bytes), || parse_pem(bytes)))
 }
 
 fn parse_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
@@ -94,11 +92,9 @@ fn parse_pem(bytes: &[u8]) -> Result<Vec<Certificate>, ReadProblem> {
 pub fn certificates_within(bytes: &[u8]) -> Vec<Certificate> {
     let find = || {
         let (blocks, _) = scan(without_mark(bytes));
-        Ok::<_, Infallible>(blocks.iter().filter_map(|block| block.certificate(0).ok()).collect())
+        blocks.iter().filter_map(|block| block.certificate(0).ok()).collect()
     };
-    memory::WITHIN
-        .with(|within| within.recall(der::sha256(bytes), find))
-        .unwrap_or_else(|never| match never {})
+    memory::WITHIN.with(|within| within.recall(der::sha256(bytes), find))
 }
 
 /// The certificates of a file to whose end another may be added so that readers of PEM find it: it is text, its
