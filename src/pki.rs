@@ -32,6 +32,7 @@ mod read;
 mod request;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trial;
 
 pub use certificate::{Certificate, CertificateError, KeyKind};
 pub use check::{
@@ -43,6 +44,7 @@ pub use key::{KeyProblem, key_matches, key_within};
 
 pub use crate::model::KeyType;
 pub use request::{leaf_extensions, new_key, request_leaf, request_sub_ca};
+pub use trial::Trial;
 
 pub use read::{ReadProblem, certificates_within, extendable, holds_private_key, read_pem};
 

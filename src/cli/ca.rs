@@ -178,7 +178,8 @@ fn done(settings: &Settings, authority: &Authority) -> anyhow::Result<()> {
         matches!(notice, Notice::Generated { .. } | Notice::Imported { .. } | Notice::Returned { .. })
     };
     if authority.notices.iter().any(changed) {
-        print(if lock::is_held(&settings.roots)? {
+        let held = lock::is_held(&settings.roots);
+        print(if held.context("this is done, but whether an agent runs is not known")? {
             "the agent issues all certificates anew now; dbssl ca show tells when it is proved\n"
         } else {
             "no agent runs: the next one issues all certificates anew (systemctl start dbssl)\n"

@@ -127,9 +127,10 @@ fn obstacle(programs: &[&str], image: Launch<'_>, container: Launch<'_>) -> Opti
 
 /// `command` without the flags that were appended to it for any demand.
 pub(super) fn without_tails(command: &[String], flags: impl Fn(Demand) -> Vec<String>) -> Vec<String> {
+    let tails: Vec<_> = Demand::all().map(flags).collect();
     let mut rest = command;
     while let Some(shorter) =
-        Demand::all().filter_map(|demand| rest.strip_suffix(&*flags(demand))).min_by_key(|rest| rest.len())
+        tails.iter().filter_map(|tail| rest.strip_suffix(&**tail)).min_by_key(|rest| rest.len())
     {
         rest = shorter;
     }

@@ -51,6 +51,7 @@ mod notice;
 mod offer;
 mod orders;
 mod publish;
+mod records;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -72,7 +73,7 @@ pub use index::{CaState, Origin};
 pub use notice::Notice;
 pub use orders::{ImportError, KnownCa};
 
-use self::{index::Index, turn::Turn};
+use self::{index::Index, records::Records, turn::Turn};
 use super::{
     bundle::{BundleError, TrustBundle},
     files::{self, FileContent, FileError},
@@ -86,10 +87,14 @@ use crate::{
     },
 };
 
+/// Which CAs there are.
+const INDEX: &str = "store.json";
+
 /// The folder `ca/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct CaStore {
     folder: PathBuf,
+    records: Records,
 }
 
 /// What is in force.
@@ -105,7 +110,8 @@ pub struct Authority {
     pub notices: Vec<Notice>,
     /// When this was found out. Which CAs are within the overlap is another matter before that.
     pub found: OffsetDateTime,
-    /// When this has to be looked at again: an overlap ends, a CA is to be renewed, or its user to be reminded of it.
+    /// When this has to be looked at again: an overlap ends, a CA is to be renewed, or its user to be reminded of it; or
+    /// what could not be written is tried again.
     pub next: Option<OffsetDateTime>,
     /// Who else signs, or can.
     pub uploaded: Uploaded,
@@ -241,7 +247,7 @@ struct Line {
 impl CaStore {
     /// Touches nothing.
     pub fn open(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, records: Records::default() }
     }
 
     /// Bring the store and the bundle to where they have to be, whatever state they are in, and say what is in
@@ -338,19 +344,18 @@ impl CaStore {
         files::set_folder_mode(&self.folder, 0o700)?;
         let path = self.folder.join(".lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
             .and_then(|file| rustix::fs::flock(&file, FlockOperation::LockExclusive).map(|()| file))
-            .map_err(|why| CaStoreError::Lock { path, source: why.into() })
-    }
-
-    fn index_path(&self) -> PathBuf {
-        self.folder.join("store.json")
+            .map_err(|why| CaStoreError::Lock { path, source: why.into() })?;
+        // What was read before our turn may have been written since.
+        self.records.forget();
+        Ok(file)
     }
 
     fn index(&self) -> Result<Option<Index>, CaStoreError> {
-        let path = self.index_path();
-        let Some(found) = files::read(&path)? else { return Ok(None) };
-        let index: Index = serde_json::from_slice(found.content.expose())
+        let path = self.folder.join(INDEX);
+        let Some(text) = self.recorded_bytes(INDEX)? else { return Ok(None) };
+        let index: Index = serde_json::from_slice(&text)
             .map_err(|source| CaStoreError::Index { path: path.clone(), source })?;
         if index.newer_than_we_are() {
             return Err(CaStoreError::Version { path, version: index.version });
@@ -360,11 +365,7 @@ impl CaStore {
 
     fn write_index(&self, index: &Index) -> Result<(), CaStoreError> {
         let text = serde_json::to_string_pretty(index).map_err(CaStoreError::Encode)? + "\n";
-        let path = self.index_path();
-        if files::read(&path)?.is_some_and(|found| found.content.expose() == text.as_bytes()) {
-            return Ok(());
-        }
-        Ok(files::replace(&path, FileContent::Public(text.as_bytes()), 0o600, None)?)
+        self.record(INDEX, text.as_bytes())
     }
 
     /// Without an index: the newest CA that has both key and certificate issues, the others stay trusted.
@@ -400,18 +401,6 @@ impl CaStore {
 
     fn key_path(&self, id: &CaId) -> PathBuf {
         self.folder.join(format!("{id}.key"))
-    }
-
-    fn certificates(&self, id: &CaId) -> Result<Vec<Certificate>, CaStoreError> {
-        let path = self.certificate_path(id);
-        let Some(found) = files::read(&path)? else {
-            return Err(CaStoreError::NoCertificate { id: id.clone(), path });
-        };
-        pki::read_pem(found.content.expose()).map_err(|problem| CaStoreError::Certificate {
-            id: id.clone(),
-            path,
-            problem,
-        })
     }
 
     fn load(&self, id: &CaId, now: OffsetDateTime, notices: &mut Vec<Notice>) -> Result<Line, CaStoreError> {
@@ -467,7 +456,7 @@ impl CaStore {
                 return Ok(());
             }
         }
-        Ok(files::replace(&path, FileContent::Public(text.as_bytes()), 0o644, None)?)
+        self.keep_certificates(id, &text)
     }
 
     /// As [`Self::known`], without the roots that somebody else has the key of and below which we have no CA now.

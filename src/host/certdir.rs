@@ -199,8 +199,9 @@ impl CertDir {
     /// The name of the generation in force, where its server can get at it.
     fn current(&self) -> Result<Option<String>, String> {
         match self.folder_mode()? {
+            None => Ok(None),
             Some(mode) if mode & 0o7777 != 0o755 => Err(mode_differs(&self.path, mode, 0o755)),
-            _ => self.in_force(),
+            Some(_) => self.generation(),
         }
     }
 
@@ -215,9 +216,11 @@ impl CertDir {
 
     /// The name of the generation in force.
     fn in_force(&self) -> Result<Option<String>, String> {
-        if self.folder_mode()?.is_none() {
-            return Ok(None);
-        }
+        if self.folder_mode()?.is_none() { Ok(None) } else { self.generation() }
+    }
+
+    /// As [`Self::in_force`], of a folder that is there.
+    fn generation(&self) -> Result<Option<String>, String> {
         match std::fs::read_link(self.path.join(DATA)) {
             Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(_) => Err(format!("{DATA} is not a link")),

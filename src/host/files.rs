@@ -127,13 +127,30 @@ pub fn replace(
     mode: u32,
     owner: Option<Owner>,
 ) -> Result<(), FileError> {
-    let new = beside(path);
-    remove_if_present(&new)?;
-    create_only(&new, content, mode, owner)?;
+    let new = create_beside(path, content, mode, owner)?;
     crash::disk(path)
         .and_then(|()| std::fs::rename(&new, path))
         .map_err(|why| FileError::new("rename a new file to", path, why))?;
     sync_folder_of(path)
+}
+
+/// A new file [`beside`] the one of that name; its path.
+fn create_beside(
+    path: &Path,
+    content: FileContent<'_>,
+    mode: u32,
+    owner: Option<Owner>,
+) -> Result<PathBuf, FileError> {
+    let new = beside(path);
+    match create_only(&new, content, mode, owner) {
+        // Left over by a crash.
+        Err(why) if why.is_present() => {
+            remove_if_present(&new)?;
+            create_only(&new, content, mode, owner)?;
+        }
+        created => created?,
+    }
+    Ok(new)
 }
 
 /// `NAME` -> `.NAME.new`, in the same folder, so that a rename stays within one file system.
@@ -226,11 +243,16 @@ pub(crate) fn tighten(path: &Path, most: u32) -> Result<bool, FileError> {
 
 /// Make a folder with this mode; one that is there is left as it is. Missing parents become 0755.
 pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), FileError> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => make_folder(parent, 0o755)?,
-        _ => {}
+    let make = || crash::disk(path).and_then(|()| std::fs::create_dir(path));
+    let mut made = make();
+    if let (Err(why), Some(parent)) = (&made, path.parent())
+        && why.kind() == io::ErrorKind::NotFound
+        && !parent.as_os_str().is_empty()
+    {
+        make_folder(parent, 0o755)?;
+        made = make();
     }
-    match crash::disk(path).and_then(|()| std::fs::create_dir(path)) {
+    match made {
         Ok(()) => set_folder_mode(path, mode).and_then(|()| sync_folder_of(path)),
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(why) => Err(FileError::new("make the folder", path, why)),
@@ -302,9 +324,7 @@ pub(crate) fn open_regular(path: &Path, access: OFlags) -> Result<OwnedFd, FileE
 
 /// Give a complete new file its name, unless the name is taken: then `false`.
 pub(crate) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, FileError> {
-    let new = beside(path);
-    remove_if_present(&new)?;
-    create_only(&new, FileContent::Public(bytes), mode, None)?;
+    let new = create_beside(path, FileContent::Public(bytes), mode, None)?;
     crash::disk(path).map_err(|why| FileError::new("name a new file", path, why))?;
     let linked = rustix::fs::linkat(rustix::fs::CWD, &new, rustix::fs::CWD, path, AtFlags::empty());
     remove_if_present(&new)?;

@@ -5,6 +5,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::PathBuf,
+    thread,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -28,35 +29,48 @@ pub enum LockError {
 impl Lock {
     /// Of whoever changes containers: the agent, or `dbssl apply` while no agent runs.
     pub fn exclusive(roots: &Roots) -> Result<Self, LockError> {
-        let path = roots.state.join("lock");
-        let fail = |source| LockError::File { path: path.clone(), source };
-        fs::create_dir_all(&roots.state).map_err(fail)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(fail)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file.into() }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(roots.state.clone())),
-            Err(error) => Err(fail(error.into())),
+        let file = open(roots)?;
+        while !take(roots, &file, FlockOperation::NonBlockingLockExclusive)? {
+            // Those who only ask share it among themselves, and let go of it at once: they keep nobody from starting.
+            if !take(roots, &file, FlockOperation::NonBlockingLockShared)? {
+                return Err(LockError::Held(roots.state.clone()));
+            }
+            thread::yield_now();
         }
+        Ok(Self { _file: file })
     }
 }
 
 /// Whether somebody holds it now.
 pub fn is_held(roots: &Roots) -> Result<bool, LockError> {
-    match Lock::exclusive(roots) {
-        Ok(_lock) => Ok(false),
-        Err(LockError::Held(_)) => Ok(true),
-        Err(error) => Err(error),
+    Ok(!take(roots, &open(roots)?, FlockOperation::NonBlockingLockShared)?)
+}
+
+fn path(roots: &Roots) -> PathBuf {
+    roots.state.join("lock")
+}
+
+fn open(roots: &Roots) -> Result<OwnedFd, LockError> {
+    let create = || {
+        fs::create_dir_all(&roots.state)?;
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path(roots))
+    };
+    create().map(OwnedFd::from).map_err(|source| LockError::File { path: path(roots), source })
+}
+
+/// `false`: somebody else has it.
+fn take(roots: &Roots, file: &OwnedFd, how: FlockOperation) -> Result<bool, LockError> {
+    match flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(LockError::File { path: path(roots), source: error.into() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -69,5 +83,21 @@ mod tests {
         drop(first);
         assert!(!is_held(&roots).unwrap());
         Lock::exclusive(&roots).unwrap();
+    }
+    #[test]
+    fn who_only_asks_keeps_nobody_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = Roots { data: folder.path().join("data"), state: folder.path().join("state") };
+        let started = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !started.load(Ordering::Relaxed) {
+                    is_held(&roots).unwrap();
+                }
+            });
+            let refused: Vec<_> = (0..2000).filter_map(|_| Lock::exclusive(&roots).err()).collect();
+            started.store(true, Ordering::Relaxed);
+            assert!(refused.is_empty(), "{refused:?}");
+        });
     }
 }

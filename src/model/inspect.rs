@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
 };
 
 use serde_json::Value;
@@ -18,7 +19,7 @@ use super::{ContainerId, ContainerName};
 /// The answer of `GET /containers/ID/json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inspect {
-    raw: Value,
+    raw: Arc<Value>,
     id: ContainerId,
     name: ContainerName,
 }
@@ -84,7 +85,7 @@ impl Inspect {
                 .map_err(|error: T::Err| BadInspect { field: name, why: error.to_string() })
         }
         let (id, name) = (field(&raw, "Id")?, field(&raw, "Name")?);
-        Ok(Self { raw, id, name })
+        Ok(Self { raw: Arc::new(raw), id, name })
     }
 
     pub fn raw(&self) -> &Value {

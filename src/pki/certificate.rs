@@ -96,6 +96,7 @@ pub(super) struct Facts {
     serial: Vec<u8>,
     pub(super) version3: bool,
     pub(super) spki: Vec<u8>,
+    key_fingerprint: Fingerprint,
     /// AlgorithmIdentifier of the public key, with tag and length.
     pub(super) key_algorithm: Vec<u8>,
     /// The public key's bits.
@@ -158,7 +159,7 @@ impl Certificate {
 
     /// SHA-256 of the public key (SubjectPublicKeyInfo), as 64 hexadecimal digits.
     pub fn key_fingerprint_hex(&self) -> String {
-        der::hex(&der::sha256(&self.facts.spki))
+        der::hex(&self.facts.key_fingerprint)
     }
 
     /// For people: `CN=..., O=...`, in the order of the encoding; control characters are escaped.
@@ -249,7 +250,8 @@ impl Certificate {
     /// Whether `issuer`'s key made this certificate's signature, by an algorithm that rustls accepts (so:
     /// no MD5, no SHA-1). Says nothing about names, dates or permissions.
     pub fn signed_by(&self, issuer: &Self) -> bool {
-        let pair = (self.fingerprint(), issuer.fingerprint());
+        // A CA and its cross-signed certificates have one key.
+        let pair = (self.fingerprint(), issuer.facts.key_fingerprint);
         memory::SIGNED.with(|signed| signed.recall(pair, || self.verify_signature(&issuer.facts)))
     }
 
@@ -342,6 +344,7 @@ impl Facts {
                 .to_vec(),
             version3: parsed.version == X509Version::V3,
             spki: parsed.subject_pki.raw.to_vec(),
+            key_fingerprint: der::sha256(parsed.subject_pki.raw),
             key_algorithm: key_algorithm.whole.to_vec(),
             key_bits: parsed.subject_pki.subject_public_key.data.to_vec(),
             key_kind: key_kind(&parsed),

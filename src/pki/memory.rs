@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, convert::Infallible, hash::Hash};
 
-use super::Certificate;
+use super::{Certificate, ChainProblem};
 
 /// SHA-256 of a certificate, or of a file, whole.
 pub(super) type Fingerprint = [u8; 32];
@@ -15,7 +15,7 @@ const FILES: usize = 64;
 
 thread_local! {
     pub(super) static PARSED: Memory<Fingerprint, Certificate> = Memory::of(CERTIFICATES);
-    /// Of a certificate and an issuer, whether its key signed it.
+    /// Of a certificate and an issuer's public key, whether it signed it.
     pub(super) static SIGNED: Memory<(Fingerprint, Fingerprint), bool> = Memory::of(CERTIFICATES);
     /// The certificates of a file of nothing else.
     pub(super) static READ: Memory<Fingerprint, Vec<Certificate>> = Memory::of(FILES);
@@ -23,6 +23,9 @@ thread_local! {
     pub(super) static WITHIN: Memory<Fingerprint, Vec<Certificate>> = Memory::of(FILES);
     /// Of a certificate and the file of a private key, whether they belong together.
     pub(super) static BELONGS: Memory<(Fingerprint, Fingerprint), bool> = Memory::of(CERTIFICATES);
+    /// Of what follows a leaf, and of roots, whether what is issued below the one verifies with each of the others.
+    pub(super) static TRIED: Memory<(Vec<Fingerprint>, Vec<Fingerprint>), Result<(), ChainProblem>> =
+        Memory::of(CERTIFICATES);
 }
 
 pub(super) struct Memory<K, V> {

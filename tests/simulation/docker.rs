@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    machine::{Container, Life, Machine, Shared, gone, id_of, image_names, refused},
+    container::{Container, image_names},
+    machine::{Life, Machine, Shared, gone, id_of, refused},
     server::Quirk,
 };
 
@@ -143,9 +144,7 @@ impl Containers for FakeDocker {
     }
 
     async fn inspect(&self, container: &str) -> Result<Option<Inspect>, DockerError> {
-        let inspect = |machine: &mut Machine| {
-            Ok(machine.find(container).map(|container| Inspect::new(container.inspect()).unwrap()))
-        };
+        let inspect = |machine: &mut Machine| Ok(machine.find(container).map(Container::inspect));
         self.ask("inspect", inspect).await
     }
 

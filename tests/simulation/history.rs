@@ -278,8 +278,8 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
-            // Whatever is changed elsewhere, it is not the trust bundle.
-            if !place.is_absolute() || place.starts_with(&machine.roots.data) {
+            // Whatever is changed elsewhere, it is not the trust bundle; and that is never removed.
+            if place.starts_with(&machine.roots.data) {
                 machine.truth.known = false;
             }
             let drops = machine.weather.drops;

@@ -5,7 +5,7 @@
 //! `DBSSL_HISTORY=17 cargo test --profile histories --features simulation --test simulation -- --nocapture`
 //! tells it step by step. `DBSSL_HISTORIES=N` goes through N of them.
 //!
-//! - [`machine`] is the host as the agent meets it: containers, volumes, networks, a daemon that can die.
+//! - [`machine`] is the host as the agent meets it: [`container`]s, volumes, networks, a daemon that can die.
 //! - [`docker`] and [`probe`] are the two sides that the agent sees of it; every call yields, may take long, fail,
 //!   succeed without an answer, and be the agent's last.
 //! - [`server`] is a database: which certificate it has loaded, and what it does when told.
@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test may fail")]
 #![allow(clippy::print_stderr, reason = "a failing history is told")]
 
+mod container;
 mod contract;
 mod docker;
 mod history;

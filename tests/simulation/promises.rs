@@ -9,7 +9,8 @@ use dbssl::{
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    machine::{Container, Machine},
+    container::Container,
+    machine::Machine,
     probe::{der, verified},
     server::Quirk,
 };

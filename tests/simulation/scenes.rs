@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
+    container::{Status, image_names},
     history::{History, staged},
-    machine::{Shared, Status, Upon, gone, image_names, refused},
+    machine::{Shared, Upon, gone, refused},
     promises::{Service, Wants},
     server::Quirk,
     storm::Users,

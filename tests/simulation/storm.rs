@@ -15,8 +15,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
+    container::image_names,
     history::Agent,
-    machine::{Machine, Shared, Weather, image_names},
+    machine::{Machine, Shared, Weather},
     promises::{Service, Wants},
     server::Quirk,
 };

@@ -19,7 +19,7 @@
 //! for its length, meets one change at most, since there is a pause between them; but one whose buffer ends within a
 //! block (4096 bytes with OpenSSL) can meet a change there.
 
-use std::{ops::Range, path::Path, time::Duration};
+use std::{io, ops::Range, path::Path, time::Duration};
 
 use rustix::{fd::OwnedFd, fs::OFlags};
 
@@ -180,9 +180,11 @@ impl<'a> InPlace<'a> {
     }
 
     fn cut(&mut self, length: usize) -> Result<(), FileError> {
+        let failed = |why: io::Error| FileError::new("cut", self.path, why);
+        crash::disk(self.path).map_err(failed)?;
         rustix::fs::ftruncate(&self.file, length as u64)
             .and_then(|()| rustix::fs::fsync(&self.file))
-            .map_err(|why| FileError::new("cut", self.path, why))?;
+            .map_err(|why| failed(why.into()))?;
         self.content.truncate(length);
         #[cfg(test)]
         self.states.push(self.content.clone());

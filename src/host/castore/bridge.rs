@@ -4,21 +4,18 @@
 //! One line leads from the leaf over all CAs that stepped down within the overlap, the last one first: alternatives
 //! side by side make several clients fail.
 
-use std::cell::LazyCell;
-
 use time::{Duration, OffsetDateTime};
 
 use super::{
     CaStore, CaStoreError, Line, Notice,
     index::{Entry, Index},
-    offer::{sample, sample_names},
 };
 use crate::{
     host::{
         crash,
         files::{self, FileContent},
     },
-    pki::{self, CaId, Certificate},
+    pki::{self, CaId, Certificate, Trial},
     shown::with_causes,
 };
 
@@ -28,6 +25,18 @@ pub(super) struct Bridges {
     pub(super) certificates: Vec<Certificate>,
     /// The roots of which each alone is enough for a client, the issuing CA's first.
     pub(super) reached: Vec<Certificate>,
+    /// When what could not be written is to be tried again.
+    pub(super) again: Option<OffsetDateTime>,
+}
+
+/// A full disk gets room again, and no file tells of it.
+const AFTER_A_FAILURE: Duration = Duration::MINUTE;
+
+/// Why there is no bridge.
+enum NoBridge {
+    /// It could not be written, which may be otherwise in a while.
+    Unwritten(String),
+    Refused(String),
 }
 
 impl CaStore {
@@ -41,8 +50,8 @@ impl CaStore {
         notices: &mut Vec<Notice>,
     ) -> Result<Bridges, CaStoreError> {
         let Some(root) = issuing.certificates.last() else { return Ok(Bridges::default()) };
-        let served = LazyCell::new(|| sample(&issuing.ca, now));
-        let mut bridges = Bridges { certificates: Vec::new(), reached: vec![root.clone()] };
+        let trial = Trial::of(&issuing.ca, now);
+        let mut bridges = Bridges { reached: vec![root.clone()], ..Bridges::default() };
         let mut top = root.clone();
         let former = index.former().into_iter();
         let overlapping = former.filter(|entry| entry.overlap_ends(overlap).is_some_and(|end| now < end));
@@ -55,7 +64,8 @@ impl CaStore {
             let bridge = self.bridge(&top, entry, now).and_then(|bridge| {
                 let more = std::iter::once(bridge).chain(below.iter().cloned());
                 let candidate: Vec<_> = bridges.certificates.iter().cloned().chain(more).collect();
-                leads_to(served.as_ref()?, &candidate, &[former_root, root], now).map(|()| candidate)
+                trial.verifies(&candidate, &[former_root, root]).map_err(NoBridge::Refused)?;
+                Ok(candidate)
             });
             match bridge {
                 Ok(candidate) => {
@@ -63,24 +73,34 @@ impl CaStore {
                     bridges.reached.push(former_root.clone());
                     top = former_root.clone();
                 }
-                Err(why) => notices.push(Notice::NoBridge {
-                    former: former_root.subject().to_owned(),
-                    issuing: root.subject().to_owned(),
-                    why,
-                }),
+                Err(failure) => {
+                    let why = match failure {
+                        NoBridge::Refused(why) => why,
+                        NoBridge::Unwritten(why) => {
+                            bridges.again = Some(now + AFTER_A_FAILURE);
+                            why
+                        }
+                    };
+                    notices.push(Notice::NoBridge {
+                        former: former_root.subject().to_owned(),
+                        issuing: root.subject().to_owned(),
+                        why,
+                    });
+                }
             }
         }
         Ok(bridges)
     }
 
     /// `top` under the signature of the former CA `by`: kept, so that what is served stays the same.
-    fn bridge(&self, top: &Certificate, by: &Entry, now: OffsetDateTime) -> Result<Certificate, String> {
+    fn bridge(&self, top: &Certificate, by: &Entry, now: OffsetDateTime) -> Result<Certificate, NoBridge> {
         let path = self.folder.join(format!("{}-by-{}.crt", CaId::of(top), by.id));
         let kept = files::read(&path)
             .ok()
             .flatten()
             .and_then(|found| pki::read_pem(found.content.expose()).ok()?.into_iter().next());
-        let signer = self.certificates(&by.id).map_err(|why| with_causes(&why))?;
+        let refused = |why: &dyn std::error::Error| NoBridge::Refused(with_causes(why));
+        let signer = self.certificates(&by.id).map_err(|why| refused(&why))?;
         if let (Some(kept), Some(signer)) = (kept, signer.first())
             && kept.signed_by(signer)
             && kept.subject_raw() == top.subject_raw()
@@ -89,27 +109,12 @@ impl CaStore {
         {
             return Ok(kept);
         }
-        let line = self.load(&by.id, now, &mut Vec::new()).map_err(|why| with_causes(&why))?;
-        let made = line.ca.cross_sign(top, now).map_err(|why| with_causes(&why))?;
+        let line = self.load(&by.id, now, &mut Vec::new()).map_err(|why| refused(&why))?;
+        let made = line.ca.cross_sign(top, now).map_err(|why| refused(&why))?;
         let text = made.to_pem();
         files::replace(&path, FileContent::Public(text.as_bytes()), 0o644, None)
-            .map_err(|why| with_causes(&why))?;
+            .map_err(|why| NoBridge::Unwritten(with_causes(&why)))?;
         crash::point("ca-bridged");
         Ok(made)
     }
-}
-
-/// Whether clients that know only one of `roots` verify what is served with these bridges.
-fn leads_to(
-    served: &[Certificate],
-    bridges: &[Certificate],
-    roots: &[&Certificate],
-    now: OffsetDateTime,
-) -> Result<(), String> {
-    let line = [served, bridges].concat();
-    for root in roots {
-        pki::check_chain(&line, std::slice::from_ref(*root), &sample_names(), now)
-            .map_err(|why| why.to_string())?;
-    }
-    Ok(())
 }

@@ -1,29 +1,25 @@
 //! A CA that a user brings: `coolify-ca.crt` with `coolify-ca.key` beside it.
 
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::{Line, Notice};
 use crate::{
     host::files,
-    model::{Roots, San, Sans, Secret},
-    pki::{self, Ca, CaProblem, Certificate, ChainProblem, KeyType, LeafRequest},
+    model::{Roots, Secret},
+    pki::{self, Ca, CaProblem, Certificate, Trial},
 };
 
 /// What an upload, the key beside it and a signed CA are told by: changes if any byte of them does.
-pub(super) fn digest(roots: &Roots, upload: &[u8]) -> String {
-    let [key, signed] = [roots.custom_key(), roots.signed_ca()].map(|path| files::read(&path).ok().flatten());
-    let bytes = |found: &Option<files::Found>| {
-        found.as_ref().map_or(Vec::new(), |found| found.content.expose().to_vec())
-    };
-    pki::digest_hex(&[upload, &zeroize::Zeroizing::new(bytes(&key)), &bytes(&signed)])
+pub(super) fn digest(roots: &Roots, upload: &[u8], signed: &[u8]) -> String {
+    let key = files::read(&roots.custom_key()).ok().flatten();
+    let key = key.as_ref().map_or(&[][..], |found| found.content.expose());
+    pki::digest_hex(&[upload, key, signed])
 }
 
 /// When something of an upload, or of a signed CA, becomes valid that is not yet: whoever made it may have a clock that
 /// is ahead of ours.
-pub(super) fn valid_later(roots: &Roots, upload: &[u8], now: OffsetDateTime) -> Option<OffsetDateTime> {
-    let signed = files::read(&roots.signed_ca()).ok().flatten();
-    let signed = signed.map(|found| pki::certificates_within(found.content.expose())).unwrap_or_default();
-    let all = pki::certificates_within(upload).into_iter().chain(signed);
+pub(super) fn valid_later(upload: &[u8], signed: &[u8], now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let all = [upload, signed].into_iter().flat_map(pki::certificates_within);
     all.map(|one| one.not_before()).filter(|begin| *begin > now).min()
 }
 
@@ -70,7 +66,8 @@ pub(super) fn checked(
     now: OffsetDateTime,
 ) -> Result<Line, String> {
     let line = line_of(certificates, key, now)?;
-    try_out(&line, now)?;
+    let root: Vec<_> = line.certificates.last().into_iter().collect();
+    Trial::of(&line.ca, now).verifies(&[], &root)?;
     Ok(line)
 }
 
@@ -111,29 +108,4 @@ fn line_of(certificates: &[Certificate], key: &Secret, now: OffsetDateTime) -> R
         }
     }
     Err(first.map(said).unwrap_or_default())
-}
-
-/// Issue one leaf as every container would get it, and check it as the strictest client would.
-fn try_out(line: &Line, now: OffsetDateTime) -> Result<(), String> {
-    let served = sample(&line.ca, now)?;
-    let root = line.certificates.last().cloned();
-    pki::check_chain(&served, root.as_slice(), &sample_names(), now)
-        .map_err(|why: ChainProblem| format!("clients would refuse a certificate under it: {why}"))
-}
-
-/// What a server would serve under this CA, leaf first.
-pub(super) fn sample(ca: &Ca, now: OffsetDateTime) -> Result<Vec<Certificate>, String> {
-    let request = LeafRequest {
-        common_name: "localhost",
-        sans: &sample_names(),
-        key_type: KeyType::P256,
-        lifetime: Duration::days(1),
-    };
-    let leaf =
-        ca.issue(&request, now).map_err(|why| format!("a certificate under it cannot be made: {why}"))?;
-    Ok(std::iter::once(leaf.certificate).chain(leaf.chain).collect())
-}
-
-pub(super) fn sample_names() -> Sans {
-    Sans::from([San::Dns("localhost".to_owned())])
 }

@@ -107,7 +107,7 @@ impl CaStore {
         };
         let accepted = turn.store.accepted()?;
         turn.put_in_front(&accepted)?;
-        turn.index.judged = Some(offer::digest(roots, &accepted));
+        turn.index.judged = Some(offer::digest(roots, &accepted, &turn.signed));
         Ok((turn.establish()?, moved))
     }
 

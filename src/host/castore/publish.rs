@@ -7,12 +7,7 @@ use time::OffsetDateTime;
 
 use super::{CaState, CaStore, CaStoreError, Index, Notice};
 use crate::{
-    host::{
-        bundle::TrustBundle,
-        crash,
-        files::{self, FileContent},
-        stamp,
-    },
+    host::{bundle::TrustBundle, crash, stamp},
     pki::{self, Certificate},
 };
 
@@ -175,17 +170,6 @@ impl CaStore {
     /// The last upload that was of use.
     pub(super) fn accepted(&self) -> Result<Vec<u8>, CaStoreError> {
         Ok(self.recorded_bytes(ACCEPTED)?.unwrap_or_default())
-    }
-
-    fn recorded_bytes(&self, name: &str) -> Result<Option<Vec<u8>>, CaStoreError> {
-        Ok(files::read(&self.folder.join(name))?.map(|found| found.content.expose().to_vec()))
-    }
-
-    fn record(&self, name: &str, bytes: &[u8]) -> Result<(), CaStoreError> {
-        if self.recorded_bytes(name)?.is_none_or(|recorded| recorded != bytes) {
-            files::replace(&self.folder.join(name), FileContent::Public(bytes), 0o600, None)?;
-        }
-        Ok(())
     }
 }
 

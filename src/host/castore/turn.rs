@@ -11,7 +11,7 @@ use super::{
 use crate::{
     host::{
         bundle::{BundleError, TrustBundle},
-        crash,
+        crash, files,
     },
     model::Roots,
     pki::{self, Ca, CaFlaw, CaProblem, Certificate},
@@ -21,6 +21,8 @@ pub(super) struct Turn<'a> {
     pub(super) store: CaStore,
     pub(super) bundle: TrustBundle,
     pub(super) index: Index,
+    /// What came back signed, byte by byte.
+    pub(super) signed: Vec<u8>,
     pub(super) roots: &'a Roots,
     pub(super) rules: &'a Rules<'a>,
     pub(super) now: OffsetDateTime,
@@ -53,7 +55,9 @@ impl<'a> Turn<'a> {
         };
         let mut notices = Vec::new();
         store.complete_bundle(&bundle, &mut index, now, &mut notices)?;
-        Ok(Self { store, bundle, index, roots, rules, now, notices, _lock: lock })
+        let signed = files::read(&roots.signed_ca()).ok().flatten();
+        let signed = signed.map_or_else(Vec::new, |found| found.content.expose().to_vec());
+        Ok(Self { store, bundle, index, signed, roots, rules, now, notices, _lock: lock })
     }
 
     /// Finds what has to be in force, puts it in force, and has the bundle hold what it has to.
@@ -66,10 +70,10 @@ impl<'a> Turn<'a> {
             _ => Vec::new(),
         };
         let present = self.complete(present, &front)?;
-        let digest = offer::digest(self.roots, &front);
+        let digest = offer::digest(self.roots, &front, &self.signed);
         let (issuing, entrance) = self.choose(present.is_ok(), &front, &digest)?;
         // What is not valid yet is judged once more when it is.
-        self.index.judged = offer::valid_later(self.roots, &front, self.now).is_none().then_some(digest);
+        self.index.judged = offer::valid_later(&front, &self.signed, self.now).is_none().then_some(digest);
         self.put_in_force(issuing, entrance, present?.as_deref(), &front)
     }
 
@@ -109,7 +113,7 @@ impl<'a> Turn<'a> {
             let others = uploaded.iter().filter(|one| !known.contains(one));
             front = others.map(Certificate::to_pem).collect::<String>().into_bytes();
         }
-        self.index.judged = Some(offer::digest(self.roots, &front));
+        self.index.judged = Some(offer::digest(self.roots, &front, &self.signed));
         self.bundle.addition(&front, &[])?;
         let fresh = self.generate()?;
         self.put_in_force(fresh, Entrance::Generated, present.as_deref(), &front)
@@ -313,8 +317,13 @@ impl<'a> Turn<'a> {
             self.store.request(self.roots, self.rules)?;
         }
         let renewal_at = ending::renewal_at(&self.index, &issuing, self.rules);
-        let valid_later = offer::valid_later(self.roots, front, self.now);
-        let changes = ends.chain(bridges_end).chain(renewal_at).chain(remind_at).chain(valid_later);
+        let valid_later = offer::valid_later(front, &self.signed, self.now);
+        let changes = ends
+            .chain(bridges_end)
+            .chain(renewal_at)
+            .chain(remind_at)
+            .chain(valid_later)
+            .chain(bridges.again);
         let next = changes.filter(|at| *at > self.now).min();
         Ok(Authority {
             uploaded: self.store.uploaded(&self.index, self.now)?,

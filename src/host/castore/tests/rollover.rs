@@ -302,6 +302,28 @@ fn where_nobody_can_vouch_for_the_new_ca_this_is_said() {
 }
 
 #[test]
+fn a_bridge_that_cannot_be_written_is_tried_again_without_anybody_asking() {
+    let ssl = OpenSsl::new();
+    let mut host = Host::new();
+    let own = host.establish().issuing.certificate().clone();
+    let next = custom(&ssl, "next");
+    let bridge = format!("{}-by-{}.crt", CaId::of(&next), CaId::of(&own));
+    let bridge = host.roots.ca_store().join(bridge);
+    fs::create_dir(&bridge).unwrap();
+    host.put(next.to_pem());
+    host.put_key(ssl.read("next.key"));
+    let authority = host.establish();
+    assert_eq!(authority.reached, [next.clone()]);
+    assert_eq!(authority.next, Some(host.now + Duration::MINUTE));
+
+    fs::remove_dir(&bridge).unwrap();
+    host.now += Duration::MINUTE;
+    let authority = host.establish();
+    convinces(&authority, &[&next, &own], host.now);
+    assert!(authority.next.is_some_and(|at| at > host.now + DAY), "{:?}", authority.next);
+}
+
+#[test]
 fn an_intermediate_is_reached_from_a_root_and_a_root_from_an_intermediate() {
     let ssl = OpenSsl::new();
     let host = Host::new();
