@@ -166,7 +166,7 @@ async fn storm(users: &mut Users<'_>) {
         // Mostly in the middle of what the last one caused.
         let pause = {
             let rng = &mut users.shared.lock().rng;
-            let longest = if rng.u8(0..4) == 0 { 7_200_000 } else { 4000 };
+            let longest = if rng.u8(0..8) == 0 { 7_200_000 } else { 4000 };
             rng.u64(0..longest)
         };
         sleep(Duration::from_millis(pause)).await;

@@ -43,7 +43,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, allowed: a number")))
 }
 
-/// As many as go through in three to six minutes on two cores, optimised as the profile `histories` says.
+/// As many as go through in three minutes on two cores, optimised as the profile `histories` says.
 const HISTORIES: u64 = 50_000;
 
 #[test]

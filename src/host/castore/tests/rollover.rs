@@ -313,7 +313,7 @@ fn a_bridge_that_cannot_be_written_is_tried_again_without_anybody_asking() {
     host.put(next.to_pem());
     host.put_key(ssl.read("next.key"));
     let authority = host.establish();
-    assert_eq!(authority.reached, [next.clone()]);
+    assert_eq!(authority.reached, std::slice::from_ref(&next));
     assert_eq!(authority.next, Some(host.now + Duration::MINUTE));
 
     fs::remove_dir(&bridge).unwrap();
