@@ -84,6 +84,7 @@ mod tests {
         assert!(!is_held(&roots).unwrap());
         Lock::exclusive(&roots).unwrap();
     }
+
     #[test]
     fn who_only_asks_keeps_nobody_from_starting() {
         let folder = tempfile::tempdir().unwrap();

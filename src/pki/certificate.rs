@@ -96,7 +96,8 @@ pub(super) struct Facts {
     serial: Vec<u8>,
     pub(super) version3: bool,
     pub(super) spki: Vec<u8>,
-    key_fingerprint: Fingerprint,
+    /// SHA-256 of the one before.
+    pub(super) key_fingerprint: Fingerprint,
     /// AlgorithmIdentifier of the public key, with tag and length.
     pub(super) key_algorithm: Vec<u8>,
     /// The public key's bits.

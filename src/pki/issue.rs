@@ -301,7 +301,7 @@ impl Ca {
         });
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // What a CA without an identifier of its own gives its leaves, see `sign`.
-        let id = other.ski().map_or_else(|| der::sha256(&facts.spki)[..20].to_vec(), <[u8]>::to_vec);
+        let id = other.ski().map_or_else(|| facts.key_fingerprint[..20].to_vec(), <[u8]>::to_vec);
         params.key_identifier_method = KeyIdMethod::PreSpecified(id);
         params.use_authority_key_identifier_extension = true;
         if let Some(constraints) = &facts.constraints_der {

@@ -66,8 +66,7 @@ pub(super) fn checked(
     now: OffsetDateTime,
 ) -> Result<Line, String> {
     let line = line_of(certificates, key, now)?;
-    let root: Vec<_> = line.certificates.last().into_iter().collect();
-    Trial::of(&line.ca, now).verifies(&[], &root)?;
+    Trial::of(&line.ca, now).verifies(&[], line.certificates.last().as_slice())?;
     Ok(line)
 }
 
