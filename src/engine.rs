@@ -75,8 +75,8 @@ pub trait Spec: Sync {
     /// The files in the certificate directory of a server that asks its clients for this.
     fn files(&self, client_auth: ClientAuth) -> &'static [File];
 
-    /// The flags that are appended to the server's command.
-    fn flags(&self, command: &[String], demand: Demand) -> Vec<String>;
+    /// The flags that are appended to the command of a server with this certificate directory.
+    fn flags(&self, directory: &str, demand: Demand) -> Vec<String>;
 
     /// What the command already says about TLS.
     fn wired(&self, command: &[String], demand: Demand) -> Wired;
@@ -88,9 +88,9 @@ pub trait Spec: Sync {
 
     /// `Config.Cmd` with the flags for this demand. Those that dbssl appended for another one are taken out.
     fn wire(&self, launch: Launch<'_>, demand: Demand) -> Vec<String> {
-        let whole = launch.words();
-        let mut command = command::without_tails(launch.command, |demand| self.flags(&whole, demand));
-        command.extend(self.flags(&whole, demand));
+        let directory = self.certificate_directory(&launch.words());
+        let mut command = command::without_tails(launch.command, |demand| self.flags(directory, demand));
+        command.extend(self.flags(directory, demand));
         command
     }
 
@@ -416,6 +416,7 @@ mod tests {
         for engine in Engine::ALL {
             let spec = spec(engine);
             let plain = [spec.server_programs()[0].to_owned()];
+            let directory = spec.certificate_directory(&plain);
             let wire = |command: &[String], demand| spec.wire(Launch { entrypoint: &[], command }, demand);
             for from in Demand::all() {
                 let wired = wire(&plain, from);
@@ -423,7 +424,7 @@ mod tests {
                     assert_eq!(wire(&wired, to), wire(&plain, to), "{engine} {from:?} {to:?}");
                     // Its operator has said nothing that could contradict.
                     assert!(matches!(spec.wired(&wired, to), Wired::Ours | Wired::Absent), "{engine} {to:?}");
-                    if from.differs_from(to) && spec.flags(&plain, from) != spec.flags(&plain, to) {
+                    if from.differs_from(to) && spec.flags(directory, from) != spec.flags(directory, to) {
                         let kept =
                             spec.certificates() == Certificates::Rules && to.client_auth == ClientAuth::None;
                         assert_eq!(
@@ -472,9 +473,9 @@ mod tests {
     fn flags_name_only_files_that_the_certificate_directory_holds() {
         for engine in Engine::ALL {
             let spec = spec(engine);
-            let directory = format!("{}/", spec.certificate_directory(&[]));
-            for flag in Demand::all().flat_map(|demand| spec.flags(&[], demand)) {
-                if let Some((_, name)) = flag.split_once(&directory) {
+            let directory = spec.certificate_directory(&[]);
+            for flag in Demand::all().flat_map(|demand| spec.flags(directory, demand)) {
+                if let Some((_, name)) = flag.split_once(&format!("{directory}/")) {
                     assert!(spec.files(ClientAuth::None).iter().any(|file| file.name == name), "{flag}");
                 }
             }

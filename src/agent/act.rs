@@ -279,6 +279,7 @@ async fn serve(
     if !still_runs(world, &subject.inspect).await? {
         return Err(ActError::Abandoned("it was going down while it was reloaded".to_owned()));
     }
+    redeploy::goes_on(world, &subject.inspect).await?;
     if let Some(command) = foreign_exec(world, &subject.inspect).await? {
         return Err(ActError::Busy(command));
     }

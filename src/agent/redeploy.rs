@@ -62,6 +62,8 @@ pub enum RedeployError {
     InHand,
     #[error("it is no longer as it was seen")]
     Changed,
+    #[error("it was sent a signal a moment ago, and may be about to end")]
+    Signalled,
     #[error("a container named {0} is left from earlier: look what it is, and remove or rename it")]
     ParkedNameTaken(String),
     /// Docker died in the middle: the redeploy itself may be all right.
@@ -114,6 +116,7 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     if !now.is_some_and(|now| now.state() == State::Running && same(&now)) {
         return Err(RedeployError::Changed);
     }
+    goes_on(world, job.old).await?;
 
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     let begun = Instant::now();
@@ -153,6 +156,19 @@ pub async fn restart(world: &World, old: &Inspect, data_directory: &str) -> Resu
         abandoned @ Settled::Abandoned { .. } => Ok(abandoned),
         settled => restarted.map(|()| settled),
     }
+}
+
+/// Refuses while somebody may be stopping it: it would be started again against its user's word. Any signal counts, also
+/// one that it does not end for, which costs no more than a minute.
+pub async fn goes_on(world: &World, container: &Inspect) -> Result<(), RedeployError> {
+    const LONGEST: i64 = 3600;
+    let grace = Some(grace(container, world)).filter(|grace| (0..LONGEST).contains(grace)).unwrap_or(LONGEST);
+    let since = clock::now() - time::Duration::seconds(grace);
+    let since = container.started_at().map_or(since, |started| started.max(since));
+    if world.docker.was_signalled(container.id(), since).await? {
+        return Err(RedeployError::Signalled);
+    }
+    Ok(())
 }
 
 async fn operation(

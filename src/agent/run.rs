@@ -27,8 +27,9 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
+pub use self::cas::Stamps;
 use self::{
-    cas::{Stamps, establish, tell_of, warnings},
+    cas::{establish, tell_of, warnings},
     files::{changed, watch},
     questions::Questions,
     repairs::Repairs,
@@ -80,7 +81,7 @@ pub async fn run(
     notifier: &Notifier,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let authority = authority(&settings, host_name)?;
+    let (authority, stamps) = authority(&settings, host_name)?;
     tokio::pin!(stop);
     let (docker, engine) = tokio::select! {
         biased;
@@ -89,15 +90,18 @@ pub async fn run(
     };
     let world = Arc::new(World::new(docker, engine, settings, authority));
     let watch = watch(&world);
-    serve(world, host_name, watch, notifier, stop).await
+    serve(world, stamps, host_name, watch, notifier, stop).await
 }
 
-/// The CA to begin with.
-pub fn authority(settings: &Settings, host_name: &str) -> Result<Authority, RunError> {
+/// The CA to begin with, and the files that say so.
+pub fn authority(settings: &Settings, host_name: &str) -> Result<(Authority, Stamps), RunError> {
+    // As they are before they are read: whatever changes from here on is looked at.
+    let stamps = Stamps::of(&settings.roots);
     match establish(settings, host_name) {
         Ok(authority) => {
             authority.notices.iter().for_each(tell_of);
-            Ok(authority)
+            let stamps = stamps.when_read(authority.found);
+            Ok((authority, stamps))
         }
         Err(error) => match CaStore::recorded(
             &settings.roots,
@@ -108,7 +112,7 @@ pub fn authority(settings: &Settings, host_name: &str) -> Result<Authority, RunE
             Ok(Some(authority)) => {
                 let error = with_causes(&error);
                 error!(%error, "the CA cannot be brought in order: the one on record stays in force");
-                Ok(authority)
+                Ok((authority, Stamps::default()))
             }
             _ => Err(error.into()),
         },
@@ -118,6 +122,7 @@ pub fn authority(settings: &Settings, host_name: &str) -> Result<Authority, RunE
 /// All that [`run`] does once there is a CA and a Docker. Without a `watch` changes of files are seen at the slow list.
 pub async fn serve(
     world: Arc<World>,
+    stamps: Stamps,
     host_name: &str,
     watch: Option<Watch>,
     notifier: &Notifier,
@@ -135,7 +140,7 @@ pub async fn serve(
         ca = world.authority().issuing.certificate().subject(),
         "dbssl is ready"
     );
-    let mut agent = Agent::new(world, host_name.to_owned(), watch);
+    let mut agent = Agent::new(world, stamps, host_name.to_owned(), watch);
     let lost = agent.turn(notifier, stop).await;
     tell(notifier.stopping());
     agent.finish(notifier).await;
@@ -253,7 +258,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(world: Arc<World>, host_name: String, watch: Option<Watch>) -> Self {
+    fn new(world: Arc<World>, stamps: Stamps, host_name: String, watch: Option<Watch>) -> Self {
         let parallel: NonZeroUsize = world.settings.docker.parallel;
         let said = warnings(&world.authority());
         let mut rollover = Rollover::default();
@@ -272,8 +277,7 @@ impl Agent {
             ordered: HashSet::new(),
             repairs: Repairs::default(),
             watch,
-            // Whatever has changed since it was read is found by the first look.
-            stamps: Stamps::default(),
+            stamps,
             failures: 0,
             rollover,
             said,

@@ -39,7 +39,7 @@ impl Spec for Mariadb {
         SEPARATE_FILES
     }
 
-    fn flags(&self, _command: &[String], demand: Demand) -> Vec<String> {
+    fn flags(&self, _directory: &str, demand: Demand) -> Vec<String> {
         mysql::flags(demand)
     }
 
@@ -124,7 +124,7 @@ mod tests {
         for program in ["mariadbd", "mysqld"] {
             let mut words = vec![program.to_owned()];
             assert_eq!(Mariadb.wired(&words, Mode::VerifyCa.into()), Wired::Absent);
-            words.extend(Mariadb.flags(&words, Mode::VerifyCa.into()));
+            words.extend(Mariadb.flags(mysql::DIRECTORY, Mode::VerifyCa.into()));
             assert_eq!(Mariadb.wired(&words, Mode::VerifyCa.into()), Wired::Ours);
             assert!(words.last().is_some_and(|flag| flag == "--require-secure-transport=ON"));
         }
@@ -134,7 +134,7 @@ mod tests {
     fn without_a_version_it_takes_any() {
         let command = |mode| {
             let mut words = vec!["mariadbd".to_owned(), "--tls-version=".to_owned()];
-            words.extend(Mariadb.flags(&words, mode));
+            words.extend(Mariadb.flags(mysql::DIRECTORY, mode));
             words
         };
         assert_eq!(Mariadb.wired(&command(Mode::Require.into()), Mode::Require.into()), Wired::Ours);

@@ -51,7 +51,7 @@ impl Spec for Mongodb {
         }
     }
 
-    fn flags(&self, _command: &[String], demand: Demand) -> Vec<String> {
+    fn flags(&self, _directory: &str, demand: Demand) -> Vec<String> {
         flags(demand)
     }
 
@@ -234,7 +234,7 @@ mod tests {
             for client_auth in ClientAuth::ALL {
                 let without = REST.strip_suffix(" --tlsAllowConnectionsWithoutCertificates").unwrap();
                 let rest = if client_auth == ClientAuth::Required { without } else { REST };
-                let flags = Mongodb.flags(&[], Demand { mode, client_auth }).join(" ");
+                let flags = Mongodb.flags(DIRECTORY, Demand { mode, client_auth }).join(" ");
                 assert_eq!(flags, format!("--tlsMode={word} {rest}"), "{mode} {client_auth}");
             }
         }

@@ -52,7 +52,7 @@ impl Spec for Mysql {
         SEPARATE_FILES
     }
 
-    fn flags(&self, _command: &[String], demand: Demand) -> Vec<String> {
+    fn flags(&self, _directory: &str, demand: Demand) -> Vec<String> {
         flags(demand)
     }
 
@@ -257,7 +257,11 @@ mod tests {
             let mut wanted = list(&OURS);
             wanted.extend(mode.enforces().then(|| REQUIRED.to_owned()));
             for client_auth in ClientAuth::ALL {
-                assert_eq!(Mysql.flags(&[], Demand { mode, client_auth }), wanted, "{mode} {client_auth}");
+                assert_eq!(
+                    Mysql.flags(DIRECTORY, Demand { mode, client_auth }),
+                    wanted,
+                    "{mode} {client_auth}"
+                );
             }
         }
     }

@@ -44,7 +44,7 @@ impl Spec for Postgres {
 
     /// The same in every mode: whoever is refused is so by `pg_hba.conf`, not by a flag. Certificates are asked for
     /// wherever there is a CA to check them against, and the rules of `pg_hba.conf` can demand them only there.
-    fn flags(&self, _command: &[String], demand: Demand) -> Vec<String> {
+    fn flags(&self, _directory: &str, demand: Demand) -> Vec<String> {
         let mut settings =
             vec!["ssl=on".to_owned(), format!("ssl_cert_file={CERTIFICATE}"), format!("ssl_key_file={KEY}")];
         if demand.client_auth != ClientAuth::None {
@@ -300,7 +300,7 @@ mod tests {
                             -c ssl_key_file=/var/lib/postgresql/certs/server.key";
         const CA: &str = "-c ssl_ca_file=/var/lib/postgresql/certs/coolify-ca.crt";
         for demand in Demand::all() {
-            let flags = Postgres.flags(&[], demand).join(" ");
+            let flags = Postgres.flags(DIRECTORY, demand).join(" ");
             let asks = demand.client_auth != ClientAuth::None;
             assert_eq!(flags, if asks { format!("{REST} {CA}") } else { REST.to_owned() }, "{demand:?}");
         }

@@ -41,9 +41,9 @@ impl Spec for Redis {
         }
     }
 
-    fn flags(&self, command: &[String], demand: Demand) -> Vec<String> {
+    fn flags(&self, directory: &str, demand: Demand) -> Vec<String> {
         let mut flags = vec!["--tls-port".to_owned(), TLS_PORT.to_string()];
-        for (name, path) in self.paths(command) {
+        for (name, path) in paths(directory) {
             flags.extend([format!("--{name}"), path]);
         }
         flags.extend(["--tls-auth-clients", auth_clients(demand.client_auth)].map(str::to_owned));
@@ -55,7 +55,8 @@ impl Spec for Redis {
 
     fn wired(&self, command: &[String], demand: Demand) -> Wired {
         let options = options(command);
-        let paths = self.paths(command);
+        let directory = self.certificate_directory(command);
+        let paths = paths(directory);
         let elsewhere = elsewhere(&options, paths.iter().map(|(name, path)| (*name, path.as_str())));
         if !elsewhere.is_empty() {
             return Wired::Foreign(elsewhere);
@@ -67,7 +68,7 @@ impl Spec for Redis {
         let names = FILES.iter().map(|(name, _)| *name).chain(["tls-port", "tls-auth-clients"]);
         let missing = names.into_iter().any(|name| last(&options, name).is_none());
         let for_another =
-            !missing && wired_for_another(command, demand, |demand| self.flags(command, demand));
+            !missing && wired_for_another(command, demand, |demand| self.flags(directory, demand));
         let all_have_certificates = demand.requires_certificates() || for_another;
         // Closed; or wanted by plaintext; or only for clients with certificates, which nobody asked for here.
         let contradicts = [
@@ -202,12 +203,9 @@ const fn auth_clients(client_auth: ClientAuth) -> &'static str {
     }
 }
 
-impl Redis {
-    /// Settings and where we put what they name.
-    fn paths(&self, command: &[String]) -> [(&'static str, String); 3] {
-        let directory = self.certificate_directory(command);
-        FILES.map(|(name, file)| (name, format!("{directory}/{file}")))
-    }
+/// Settings and where we put what they name.
+fn paths(directory: &str) -> [(&'static str, String); 3] {
+    FILES.map(|(name, file)| (name, format!("{directory}/{file}")))
 }
 
 fn options(command: &[String]) -> Vec<LongOption> {
@@ -288,7 +286,7 @@ mod tests {
         for mode in Mode::ALL {
             for (client_auth, word) in [(NONE, "no"), (OPTIONAL, "optional"), (REQUIRED, "yes")] {
                 let wanted = if mode.enforces() { format!("{} --port 0", ours(word)) } else { ours(word) };
-                let flags = Redis.flags(&[], Demand { mode, client_auth });
+                let flags = Redis.flags("/etc/redis/certs", Demand { mode, client_auth });
                 assert_eq!(text(&flags), wanted, "{mode} {client_auth}");
             }
         }

@@ -331,6 +331,10 @@ impl CaStore {
         });
         let line = serde_json::to_string(&record).map_err(CaStoreError::Encode)? + "\n";
         let path = self.folder.join("audit.log");
+        match files::append(&path, line.as_bytes()) {
+            Err(why) if why.is_missing() => {}
+            written => return Ok(written?),
+        }
         files::make_folder(&self.folder, 0o700)?;
         match files::create(&path, FileContent::Public(b""), 0o600, None) {
             Err(why) if !why.is_present() => return Err(why.into()),
@@ -340,8 +344,7 @@ impl CaStore {
     }
 
     fn lock(&self) -> Result<OwnedFd, CaStoreError> {
-        files::make_folder(&self.folder, 0o700)?;
-        files::set_folder_mode(&self.folder, 0o700)?;
+        files::have_folder(&self.folder, 0o700)?;
         let path = self.folder.join(".lock");
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
@@ -409,7 +412,7 @@ impl CaStore {
         let Some(found) = files::read(&path)? else {
             return Err(CaStoreError::NoKey { id: id.clone(), path });
         };
-        if files::tighten(&path, 0o600)? {
+        if found.mode & !0o600 != 0 && files::tighten(&path, 0o600)? {
             notices.push(Notice::KeyTightened { path: path.clone() });
         }
         let Some(certificate) = certificates.first() else {

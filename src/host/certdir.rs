@@ -115,8 +115,13 @@ impl CertDir {
     /// Waits until nobody else writes, and keeps it so until the answer is dropped, or its holder dies (`flock(2)`).
     /// Makes the folder, and nothing in it.
     pub fn turn(&self) -> Result<Turn, CertDirError> {
-        files::make_folder(&self.path, 0o755)?;
-        let folder = files::open_folder(&self.path)?;
+        let folder = match files::open_folder(&self.path) {
+            Err(why) if why.is_missing() => {
+                files::make_folder(&self.path, 0o755)?;
+                files::open_folder(&self.path)?
+            }
+            opened => opened?,
+        };
         match flock(&folder, FlockOperation::LockExclusive) {
             Ok(()) => Ok(Turn { _folder: folder }),
             Err(why) => Err(FileError::new("lock the folder", &self.path, why).into()),
@@ -126,8 +131,7 @@ impl CertDir {
     /// Put a new generation in force that consists of exactly these files, each of this owner.
     pub fn write(&self, files: &[CertFile<'_>], owner: Owner) -> Result<(), CertDirError> {
         check_names(files)?;
-        files::make_folder(&self.path, 0o755)?;
-        files::set_folder_mode(&self.path, 0o755)?;
+        files::have_folder(&self.path, 0o755)?;
         let generation = self.write_generation(files, owner)?;
         // The links first: on the first write they lead nowhere until all of them do at once.
         for file in files {

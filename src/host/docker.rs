@@ -141,6 +141,9 @@ pub trait Containers: Inside + Networks + fmt::Debug + Send + Sync {
         until: OffsetDateTime,
     ) -> Result<bool, DockerError>;
 
+    /// Whether it was sent a signal since then, by `docker stop` or otherwise. One that runs on may be about to end.
+    async fn was_signalled(&self, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError>;
+
     async fn restart(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError>;
 
     /// Renames it. Its own name is success, a name that another container has is status 409.

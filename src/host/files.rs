@@ -241,6 +241,14 @@ pub(crate) fn tighten(path: &Path, most: u32) -> Result<bool, FileError> {
     Ok(true)
 }
 
+/// Have a folder there that has this mode. Missing parents become 0755.
+pub(crate) fn have_folder(path: &Path, mode: u32) -> Result<(), FileError> {
+    match set_folder_mode(path, mode) {
+        Err(why) if why.is_missing() => make_folder(path, mode).and_then(|()| set_folder_mode(path, mode)),
+        set => set,
+    }
+}
+
 /// Make a folder with this mode; one that is there is left as it is. Missing parents become 0755.
 pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), FileError> {
     let make = || crash::disk(path).and_then(|()| std::fs::create_dir(path));

@@ -6,7 +6,7 @@ use dbssl::model::inspect::Inspect;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::server::{Quirk, Server};
+use crate::{image::Image, server::Server};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -34,6 +34,7 @@ impl Status {
 pub struct Container {
     pub id: String,
     pub name: String,
+    pub image: Image,
     pub config: Value,
     pub host_config: Value,
     pub networks: BTreeMap<String, Value>,
@@ -93,6 +94,7 @@ impl Container {
     pub fn new(
         id: &str,
         name: &str,
+        image: Image,
         [config, host_config]: [Value; 2],
         networks: BTreeMap<String, Value>,
         mounts: Vec<Value>,
@@ -101,6 +103,7 @@ impl Container {
         Self {
             id: id.to_owned(),
             name: name.to_owned(),
+            image,
             config,
             host_config,
             networks,
@@ -143,11 +146,6 @@ impl Container {
         Some(PathBuf::from(mount["Source"].as_str()?))
     }
 
-    pub fn quirk(&self) -> Quirk {
-        let image = self.config["Image"].as_str().unwrap_or_default();
-        Quirk::ALL.into_iter().find(|quirk| image_names(*quirk).contains(&image)).unwrap()
-    }
-
     pub fn policy(&self) -> &str {
         self.host_config["RestartPolicy"]["Name"].as_str().unwrap_or_default()
     }
@@ -181,7 +179,7 @@ impl Container {
             "Id": self.id,
             "Name": format!("/{}", self.name),
             "Created": self.created.format(&Rfc3339).unwrap(),
-            "Image": image_names(self.quirk())[1],
+            "Image": self.image.id,
             "Path": words.first(),
             "Args": words.get(1..),
             "State": {
@@ -198,26 +196,5 @@ impl Container {
         shown["Mounts"] = Value::Array(self.mounts.clone());
         shown["NetworkSettings"]["Networks"] = Value::Object(networks);
         shown
-    }
-}
-
-/// By name, and by id.
-pub fn image_names(quirk: Quirk) -> [&'static str; 2] {
-    match quirk {
-        Quirk::None => {
-            ["redis:7.0", "sha256:0000000000000000000000000000000000000000000000000000000000000001"]
-        }
-        Quirk::NoTls => {
-            ["redis:7.1", "sha256:0000000000000000000000000000000000000000000000000000000000000002"]
-        }
-        Quirk::Deaf => {
-            ["redis:7.2", "sha256:0000000000000000000000000000000000000000000000000000000000000003"]
-        }
-        Quirk::Refuses => {
-            ["redis:7.3", "sha256:0000000000000000000000000000000000000000000000000000000000000004"]
-        }
-        Quirk::Slow => {
-            ["redis:7.4", "sha256:0000000000000000000000000000000000000000000000000000000000000005"]
-        }
     }
 }

@@ -99,14 +99,22 @@ async fn its_life(ground: &Ground<'_>, one: &ContainerId) {
     assert_eq!(ground.look(one).await.host_config()["RestartPolicy"]["Name"], "always");
     let until = dbssl::host::clock::now;
     assert!(!docker.was_stopped(one, before, until()).await.unwrap(), "nobody asked for its end");
+    assert!(!docker.was_signalled(one, before).await.unwrap());
     docker.stop(one, 10).await.unwrap();
     docker.stop(one, 10).await.expect("it is stopped already");
     let stopped = ground.look(one).await;
     assert!(!stopped.running());
     assert_eq!(stopped.state_word(), "exited");
     assert!(docker.was_stopped(one, before, until()).await.unwrap());
+    assert!(docker.was_signalled(one, before).await.unwrap());
+    assert!(!docker.was_signalled(one, until()).await.unwrap(), "not since then");
     docker.restart(one, 10).await.unwrap();
-    assert!(ground.look(one).await.running());
+    let again = ground.look(one).await;
+    assert!(again.running());
+    assert!(
+        !docker.was_signalled(one, again.started_at().unwrap()).await.unwrap(),
+        "that was its former process"
+    );
     docker.stop(one, 10).await.unwrap();
 }
 

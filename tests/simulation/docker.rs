@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    container::{Container, image_names},
+    container::Container,
     machine::{Life, Machine, Shared, gone, id_of, refused},
-    server::Quirk,
 };
 
 #[derive(Clone, Debug)]
@@ -149,10 +148,10 @@ impl Containers for FakeDocker {
     }
 
     async fn image(&self, image: &str) -> Result<Option<Image>, DockerError> {
-        let known = Quirk::ALL.into_iter().map(image_names).find(|names| names.contains(&image));
-        let image = known.map(|[_, id]| {
+        let known = self.machine.lock().images.find(image);
+        let image = known.map(|known| {
             Image::new(&json!({
-                "Id": id,
+                "Id": known.id,
                 "Config": {
                     "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"],
                     "ExposedPorts": { "6379/tcp": {} }, "Volumes": { "/data": {} },
@@ -182,6 +181,10 @@ impl Containers for FakeDocker {
         _: OffsetDateTime,
     ) -> Result<bool, DockerError> {
         self.ask("events", |machine| Ok(machine.was_stopped(id.as_str(), since))).await
+    }
+
+    async fn was_signalled(&self, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError> {
+        self.ask("events", |machine| Ok(machine.was_signalled(id.as_str(), since))).await
     }
 
     async fn restart(&self, id: &ContainerId, _: i64) -> Result<(), DockerError> {

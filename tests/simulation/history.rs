@@ -143,12 +143,27 @@ async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     for why in wrong {
         shared.lock().breaks(|| format!("after a second pass: {why}"));
     }
+    // It takes as long as much of what came before.
+    let once_more = shared.lock().chance(1, 16);
+    if once_more {
+        in_time(&mut users).await;
+    }
     agent.end().await;
     for why in take_panics() {
         shared.lock().breaks(|| why);
     }
     let mut machine = shared.lock();
     History { steps: machine.steps.take().unwrap_or_default(), broken: std::mem::take(&mut machine.broken) }
+}
+
+/// What a user does in peace is seen as it happens, long before the next slow list.
+async fn in_time(users: &mut Users<'_>) {
+    let Some(name) = users.run_and_restart_database().await else { return };
+    sleep(Duration::from_secs(3 * 60)).await;
+    let mut machine = users.shared.lock();
+    for why in promises::unsettled_one(&machine, &name, &users.services[&name]) {
+        machine.breaks(|| format!("not seen in time: {why}"));
+    }
 }
 
 async fn storm(users: &mut Users<'_>) {
@@ -160,16 +175,16 @@ async fn storm(users: &mut Users<'_>) {
     } else {
         sleep(Duration::from_secs(30)).await;
     }
-    let many = users.shared.lock().rng.u32(1..12);
+    // What two or three things together bring about is found by many short histories sooner than by a few long ones.
+    let many = {
+        let rng = &mut users.shared.lock().rng;
+        rng.u32(1..12).min(rng.u32(1..12))
+    };
     for _ in 0..many {
         users.happen().await;
         // Mostly in the middle of what the last one caused.
-        let pause = {
-            let rng = &mut users.shared.lock().rng;
-            let longest = if rng.u8(0..8) == 0 { 7_200_000 } else { 4000 };
-            rng.u64(0..longest)
-        };
-        sleep(Duration::from_millis(pause)).await;
+        let long = users.shared.lock().rng.u8(0..8) == 0;
+        users.pause(if long { 7_200_000 } else { 4000 }).await;
     }
 }
 
@@ -212,13 +227,13 @@ async fn manage(shared: Shared, settings: Settings, stop: Arc<Notify>, stopped: 
         let agent = {
             let (shared, settings, asked) = (shared.clone(), settings.clone(), Arc::clone(&asked));
             tokio::spawn(async move {
-                let Ok(authority) = run::authority(&settings, "sim") else { return };
+                let Ok((authority, stamps)) = run::authority(&settings, "sim") else { return };
                 let engine = EngineInfo { host_name: "sim".to_owned(), ..EngineInfo::default() };
                 let docker = Docker::new(FakeDocker { machine: shared.clone(), life });
                 let mut world = World::new(docker, engine, settings, authority);
                 world.probe = Probe::new(FakeProbe { machine: shared, life });
                 let notifier = Notifier::default();
-                let _ = run::serve(Arc::new(world), "sim", None, &notifier, asked.notified()).await;
+                let _ = run::serve(Arc::new(world), stamps, "sim", None, &notifier, asked.notified()).await;
             })
         };
         let abort = agent.abort_handle();

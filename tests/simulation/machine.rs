@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     container::{Container, Containers, Status},
+    image::Images,
     promises,
     server::Server,
 };
@@ -62,6 +63,7 @@ pub type Happening = Box<dyn FnOnce(&Shared) -> Result<(), DockerError> + Send>;
 pub struct Machine {
     pub rng: fastrand::Rng,
     pub roots: Roots,
+    pub images: Images,
     pub containers: Containers,
     pub volumes: BTreeSet<String>,
     pub networks: BTreeSet<String>,
@@ -118,6 +120,7 @@ impl Machine {
         Self {
             rng: fastrand::Rng::with_seed(seed),
             roots,
+            images: Images::default(),
             containers: Containers::default(),
             volumes: BTreeSet::new(),
             networks: ["bridge", "app"].map(str::to_owned).into(),
@@ -228,11 +231,20 @@ impl Machine {
         })
     }
 
+    pub fn was_signalled(&self, id: &str, since: OffsetDateTime) -> bool {
+        let when = since..=self.now();
+        self.log.iter().any(|(at, of, action)| of == id && *action == "kill" && when.contains(at))
+    }
+
     /// `POST /containers/create`. The image has a volume at `/data`.
     pub fn create(&mut self, name: &str, body: &Value) -> Result<String, DockerError> {
         if self.find(name).is_some() {
             return Err(refused("create", name, 409, "the name is in use"));
         }
+        let image = body["Image"].as_str().unwrap_or_default();
+        let Some(image) = self.images.find(image) else {
+            return Err(refused("create", name, 404, &format!("No such image: {image}")));
+        };
         self.made += 1;
         let id = format!("{:08x}{:056x}", self.made, self.rng.u64(..));
         let mut config = body.clone();
@@ -259,7 +271,7 @@ impl Machine {
         for (network, endpoint) in networking["EndpointsConfig"].as_object().into_iter().flatten() {
             networks.insert(network.clone(), endpoint.clone());
         }
-        let container = Container::new(&id, name, [config, host_config], networks, mounts, self.now());
+        let container = Container::new(&id, name, image, [config, host_config], networks, mounts, self.now());
         self.containers.insert(container);
         self.event(&id, "create");
         Ok(id)
@@ -369,8 +381,12 @@ impl Machine {
         container.started = Some(now);
         container.starts += 1;
         container.stopped_by_hand = false;
-        match Server::start(&container.words(), container.certificates().as_deref(), container.quirk(), takes)
-        {
+        match Server::start(
+            &container.words(),
+            container.certificates().as_deref(),
+            container.image.quirk,
+            takes,
+        ) {
             Ok(server) => container.server = Some(server),
             Err(code) => (container.server, container.code) = (None, code),
         }

@@ -8,6 +8,7 @@
 //! - [`machine`] is the host as the agent meets it: [`container`]s, volumes, networks, a daemon that can die.
 //! - [`docker`] and [`probe`] are the two sides that the agent sees of it; every call yields, may take long, fail,
 //!   succeed without an answer, and be the agent's last.
+//! - [`image`] is what a database is made from: its name may come to mean another one.
 //! - [`server`] is a database: which certificate it has loaded, and what it does when told.
 //! - [`storm`] is everybody else: the users, the daemon, the disk, the clock.
 //! - [`promises`] is what has to hold, at every moment and in the end.
@@ -19,6 +20,7 @@ mod container;
 mod contract;
 mod docker;
 mod history;
+mod image;
 mod machine;
 mod probe;
 mod promises;
@@ -102,7 +104,9 @@ fn the_fake_engine_keeps_the_contract() {
 fn steps(history: &History) -> Vec<&str> {
     let words = |step: &str| [" INFO ", " WARN ", " ERROR ", ".jsonl"].iter().any(|word| step.contains(word));
     let told = history.steps.iter().filter(|step| !words(step));
-    told.map(|step| step.split("dbssl-parked-").next().unwrap_or_default()).collect()
+    let lots = ["dbssl-parked-", "dbssl-failed-"];
+    told.map(|step| lots.iter().fold(step.as_str(), |step, lot| step.split(lot).next().unwrap_or(step)))
+        .collect()
 }
 
 fn seeds(failed: &[(u64, History)]) -> Vec<u64> {

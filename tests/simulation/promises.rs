@@ -19,6 +19,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Service {
     pub volume: String,
+    /// The id of its image, once it was made.
+    pub image: &'static str,
     pub quirk: Quirk,
     pub enabled: bool,
     pub mode: &'static str,
@@ -116,22 +118,30 @@ pub fn unsettled(machine: &Machine, services: &BTreeMap<String, Service>) -> Vec
         wrong.push(format!("the CA that a user dropped is lost: {}", dropped.subject()));
     }
     for (name, service) in services {
-        match machine.find(name) {
-            None if service.wants == Wants::Anything => {}
-            None => wrong.push(format!("{name} is gone")),
-            Some(container) => {
-                let of = service_problems(machine, service, container);
-                wrong.extend(of.into_iter().map(|why| format!("{name}: {why}")));
-            }
-        }
+        wrong.append(&mut unsettled_one(machine, name, service));
     }
     wrong
+}
+
+/// The same of one database.
+pub fn unsettled_one(machine: &Machine, name: &str, service: &Service) -> Vec<String> {
+    match machine.find(name) {
+        None if service.wants == Wants::Anything => Vec::new(),
+        None => vec![format!("{name} is gone")],
+        Some(container) => {
+            let of = service_problems(machine, service, container);
+            of.into_iter().map(|why| format!("{name}: {why}")).collect()
+        }
+    }
 }
 
 fn service_problems(machine: &Machine, service: &Service, container: &Container) -> Vec<String> {
     let mut wrong = Vec::new();
     if container.data() != service.volume {
         wrong.push(format!("it has the volume {} and not {}", container.data(), service.volume));
+    }
+    if container.image.id != service.image {
+        wrong.push(format!("its image is {} and not {}", container.image.id, service.image));
     }
     if container.policy() != service.policy {
         wrong.push(format!("its restart policy is {} and not {}", container.policy(), service.policy));

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    container::{Status, image_names},
+    container::Status,
     history::{History, staged},
+    image::{self, Images},
     machine::{Shared, Upon, gone, refused},
     promises::{Service, Wants},
     server::Quirk,
@@ -21,13 +22,14 @@ const PARKED: &str = "db1.dbssl-parked";
 
 fn service(quirk: Quirk, policy: &'static str) -> Service {
     let volume = "data".to_owned();
-    Service { volume, quirk, enabled: true, mode: "require", policy, wants: Wants::Running }
+    let image = Images::default().find(image::name_of(quirk)).unwrap().id;
+    Service { volume, image, quirk, enabled: true, mode: "require", policy, wants: Wants::Running }
 }
 
 /// `db1`, which is to be enabled.
 async fn run_database(users: &mut Users<'_>, quirk: Quirk, policy: &'static str) {
-    let service = service(quirk, policy);
-    users.create("db1", &service).await.unwrap();
+    let mut service = service(quirk, policy);
+    assert!(users.create("db1", &mut service).await);
     users.services.insert("db1".to_owned(), service);
 }
 
@@ -42,7 +44,7 @@ fn in_its_place(users: &mut Users<'_>) {
 /// `docker run`.
 fn run(shared: &Shared, name: &str, bind: &str, labels: &Value, policy: &str) -> String {
     let body = json!({
-        "Image": image_names(Quirk::None)[0], "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"],
+        "Image": image::name_of(Quirk::None), "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"],
         "Labels": labels, "User": "",
         "HostConfig": {
             "Binds": [bind], "NetworkMode": "app", "RestartPolicy": { "Name": policy, "MaximumRetryCount": 0 },
@@ -112,6 +114,24 @@ fn what_cannot_be_finished_is_told_as_it_is_and_taken_up_again() {
         told(&history)
     );
     assert_right(&history);
+}
+
+/// It has looked at the database before, and is about to replace it.
+#[test]
+fn a_database_that_its_user_is_stopping_is_left_alone() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1.dbssl-rehearsal", |shared| {
+            let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
+            tokio::spawn(async move { shared.stop(&id).await });
+            Ok(())
+        });
+        sleep(5 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+        users.services.get_mut("db1").unwrap().wants = Wants::Stopped;
+    });
+    assert_right(&history);
+    assert!(!said(&history, "dbssl-parked"), "{}", told(&history));
 }
 
 /// Docker restarts it as the database goes, or it is started again after a reboot.

@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    container::image_names,
     history::Agent,
+    image,
     machine::{Machine, Shared, Weather},
     promises::{Service, Wants},
     server::Quirk,
@@ -75,25 +75,63 @@ impl<'a> Users<'a> {
 
     /// `docker run`, or Compose.
     pub async fn run_database(&mut self) {
+        let quirk = if self.chance(1, 3) { self.pick(&Quirk::ALL) } else { Quirk::None };
+        let enabled = self.made == 0 || self.chance(4, 5);
+        self.run(quirk, enabled).await;
+    }
+
+    /// Its name, if it came to be.
+    async fn run(&mut self, quirk: Quirk, enabled: bool) -> Option<String> {
         self.made += 1;
         let name = format!("db{}", self.made);
-        let quirk = if self.chance(1, 3) { self.pick(&Quirk::ALL) } else { Quirk::None };
         let mut service = Service {
             volume: if self.chance(2, 3) { format!("{name}-data") } else { String::new() },
+            image: "",
             quirk,
-            enabled: self.made == 1 || self.chance(4, 5),
+            enabled,
             mode: self.pick(&MODES),
             policy: self.pick(&POLICIES),
             wants: Wants::Running,
         };
-        if let Some(volume) = self.create(&name, &service).await {
-            service.volume = volume;
-            self.services.insert(name, service);
-        }
+        let made = self.create(&name, &mut service).await;
+        made.then(|| {
+            self.services.insert(name.clone(), service);
+            name
+        })
     }
 
-    /// Creates and starts it; the volume that it has then.
-    pub async fn create(&self, name: &str, service: &Service) -> Option<String> {
+    /// A database is made, and then stopped and started while the agent looks at it; its name.
+    pub async fn run_and_restart_database(&mut self) -> Option<String> {
+        let name = self.run(Quirk::None, true).await?;
+        for _ in 0..3 {
+            self.pause(1500).await;
+            let id = {
+                let machine = self.shared.lock();
+                if Self::is_in_the_middle(&machine, &name) {
+                    break;
+                }
+                machine.find(&name)?.id.clone()
+            };
+            self.tell(&format!("user: stop {name}"));
+            let _ = self.shared.stop(&id).await;
+            self.pause(100).await;
+            if Self::is_in_the_middle(&self.shared.lock(), &name) {
+                self.services.get_mut(&name)?.wants = Wants::Either;
+                break;
+            }
+            self.tell(&format!("user: start {name}"));
+            let _ = self.shared.start(&id);
+        }
+        Some(name)
+    }
+
+    pub async fn pause(&self, most: u64) {
+        let pause = self.shared.lock().rng.u64(0..most);
+        sleep(Duration::from_millis(pause)).await;
+    }
+
+    /// Creates and starts it, on the volume and from the image that it has then; whether it came to that.
+    pub async fn create(&self, name: &str, service: &mut Service) -> bool {
         self.tell(&format!("user: run {name}: {service:?}"));
         let volume = &service.volume;
         let binds = if volume.is_empty() { json!(null) } else { json!([format!("{volume}:/data")]) };
@@ -104,7 +142,7 @@ impl<'a> Users<'a> {
         }
         let on_bridge = name.ends_with('2');
         let body = json!({
-            "Image": image_names(service.quirk)[0],
+            "Image": image::name_of(service.quirk),
             "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"], "Labels": labels, "User": "",
             "HostConfig": {
                 "Binds": binds, "NetworkMode": if on_bridge { "default" } else { "app" },
@@ -117,14 +155,16 @@ impl<'a> Users<'a> {
         let id = {
             let mut machine = self.shared.lock();
             if !machine.daemon {
-                return None;
+                return false;
             }
-            machine.create(name, &body).ok()?
+            let Ok(id) = machine.create(name, &body) else { return false };
+            let made = &machine.containers[&id];
+            (service.volume, service.image) = (made.data(), made.image.id);
+            id
         };
         sleep(Duration::from_millis(5)).await;
         let _ = self.shared.start(&id);
-        let volume = self.shared.lock().containers.get(&id)?.data();
-        Some(volume)
+        true
     }
 
     /// Whether the agent is in the middle of something with it.
@@ -153,8 +193,10 @@ impl<'a> Users<'a> {
                 service.wants = wants(Wants::Stopped);
                 self.tell(&format!("user: stop {name}"));
                 let _ = self.shared.stop(&id).await;
-                if Self::is_in_the_middle(&self.shared.lock(), &name) {
-                    // The agent had begun before it saw that: it takes the end for its own doing.
+                let machine = self.shared.lock();
+                let replaced = machine.find(&name).is_none_or(|found| found.id != id);
+                if replaced || Self::is_in_the_middle(&machine, &name) {
+                    // The agent began at the same moment: it takes the end for its own doing.
                     self.services.get_mut(&name).unwrap().wants = Wants::Either;
                 }
             }
@@ -206,14 +248,20 @@ impl<'a> Users<'a> {
         let _ = self.shared.stop(id).await;
         if self.shared.lock().remove(id).is_err() {
             service.wants = Wants::Either;
-        } else if Self::is_in_the_middle(&self.shared.lock(), name)
-            || self.create(name, &service).await.is_none()
+        } else if Self::is_in_the_middle(&self.shared.lock(), name) || !self.create(name, &mut service).await
         {
             // The agent has begun something meanwhile.
             service.wants = Wants::Anything;
             service.mode = self.services[name].mode;
         }
         self.services.insert(name.to_owned(), service);
+    }
+
+    /// `docker pull`: what runs, runs on.
+    pub fn pull_an_image(&self) {
+        let quirk = self.pick(&Quirk::ALL);
+        self.tell(&format!("user: pull {}", image::name_of(quirk)));
+        self.shared.lock().images.pull(image::name_of(quirk));
     }
 
     /// What ends, or is started, by nobody's word: Docker brings back what its policy says, whatever its user wanted.
@@ -331,7 +379,7 @@ impl<'a> Users<'a> {
 
     /// One thing that happens.
     pub async fn happen(&mut self) {
-        let what = self.shared.lock().rng.u8(0..20);
+        let what = self.shared.lock().rng.u8(0..21);
         match what {
             0..=5 => self.meddle().await,
             6 => self.crash_a_server(),
@@ -343,6 +391,7 @@ impl<'a> Users<'a> {
             14 => self.agent.stop().await,
             15 => self.move_clock(),
             16..=17 => self.change_weather(),
+            18 => self.pull_an_image(),
             _ => self.run_database().await,
         }
     }

@@ -82,7 +82,7 @@ pub(super) fn find(
             Shape::Appendable => found(Wiring::Missing, &spec.wire(launch, strict.demand), ours.is_none()),
             Shape::ByHand(obstacle) => refused(format!(
                 "flags cannot be appended to its command, since {obstacle}; add them there by hand: {} (and mount {} at {target}, read-only)",
-                spec.flags(command, strict.demand).join(" "),
+                spec.flags(target, strict.demand).join(" "),
                 certificates.display()
             )),
         },

@@ -8,13 +8,13 @@ use tracing::{error, info, warn};
 
 use super::Agent;
 use crate::{
-    agent::world::World,
     config::Settings,
     host::{
         castore::{Authority, CaStore, CaStoreError, Notice, Rules},
         clock,
         stamp::{self, QUIET, Stamp},
     },
+    model::Roots,
 };
 
 /// After a file could not be read as it is, until it is read again.
@@ -24,7 +24,7 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 /// Changes when the trust bundle, the key beside it, a signed CA, or the record of the CAs may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamps([Option<Stamp>; 4]);
+pub struct Stamps([Option<Stamp>; 4]);
 
 /// Establishes the CA.
 pub(super) fn establish(settings: &Settings, host_name: &str) -> Result<Authority, CaStoreError> {
@@ -45,7 +45,7 @@ impl Agent {
     ///
     /// `false` while somebody may still be writing.
     pub(super) fn check_cas(&mut self) -> bool {
-        let found = Stamps::of(&self.world);
+        let found = Stamps::of(&self.world.roots);
         // Set back, the clock makes a CA that had its time a former one again.
         let set_back = clock::now() < self.world.authority().found;
         let due = set_back || self.next_change().is_some_and(|at| at <= Instant::now());
@@ -120,11 +120,15 @@ impl Agent {
 }
 
 impl Stamps {
-    fn of(world: &World) -> Self {
-        let roots = &world.roots;
+    pub(super) fn of(roots: &Roots) -> Self {
         let files =
             [roots.bundle(), roots.custom_key(), roots.signed_ca(), roots.ca_store().join("store.json")];
         Self(files.map(|path| stamp::of(&path)))
+    }
+
+    /// As they count for whoever has just read the files: not at all, if one may still have been being written then.
+    pub(super) fn when_read(self, now: OffsetDateTime) -> Self {
+        if self.rest(now).is_none() { self } else { Self::default() }
     }
 
     /// How long a file of a user's has still to be left alone. What is served does not verify against it until then.

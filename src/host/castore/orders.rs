@@ -3,7 +3,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Authority, CaState, CaStore, CaStoreError, Origin, Rules, offer, turn::Turn};
+use super::{Authority, CaState, CaStore, CaStoreError, Origin, Rules, index::Index, offer, turn::Turn};
 use crate::{
     host::{
         bundle::BundleError,
@@ -141,11 +141,19 @@ impl CaStore {
     /// All that is served was seen to be issued by the CA in force; whether that is news.
     pub fn proved(roots: &Roots, id: &CaId, now: OffsetDateTime) -> Result<bool, CaStoreError> {
         let store = Self::open(roots.ca_store());
+        let open = |index: Option<Index>| {
+            let mut index = index?;
+            let entry =
+                index.authorities.iter_mut().find(|entry| entry.id == *id && entry.proved.is_none())?;
+            entry.proved = Some(now);
+            Some(index)
+        };
+        // It is asked again and again.
+        if open(store.index()?).is_none() {
+            return Ok(false);
+        }
         let _lock = store.lock()?;
-        let Some(mut index) = store.index()? else { return Ok(false) };
-        let found = index.authorities.iter_mut().find(|entry| entry.id == *id && entry.proved.is_none());
-        let Some(entry) = found else { return Ok(false) };
-        entry.proved = Some(now);
+        let Some(index) = open(store.index()?) else { return Ok(false) };
         store.write_index(&index)?;
         Ok(true)
     }

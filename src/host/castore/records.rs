@@ -38,6 +38,7 @@ impl CaStore {
         if self.recorded_bytes(name)?.is_none_or(|recorded| recorded != bytes) {
             self.records.texts.borrow_mut().remove(name);
             files::replace(&self.folder.join(name), FileContent::Public(bytes), 0o600, None)?;
+            self.records.texts.borrow_mut().insert(name, Some(bytes.to_vec()));
         }
         Ok(())
     }

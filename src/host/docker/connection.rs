@@ -19,7 +19,7 @@ use bollard::{
         RestartContainerOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{StreamExt, future::ready, stream::BoxStream};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -31,9 +31,12 @@ use super::{
     raw,
     rows::{ChangeRow, ListedRow},
 };
-use crate::model::{
-    ContainerId,
-    inspect::{Change, Image, Inspect},
+use crate::{
+    host::clock,
+    model::{
+        ContainerId,
+        inspect::{Change, Image, Inspect},
+    },
 };
 
 /// How long an ordinary call may take. A busy engine on a slow disk needs seconds, never minutes.
@@ -171,19 +174,12 @@ impl Containers for Connection {
         since: OffsetDateTime,
         until: OffsetDateTime,
     ) -> Result<bool, DockerError> {
-        let filters =
-            HashMap::from([("container", vec![id.as_str()]), ("event", vec!["start", "kill", "stop"])]);
-        let options = EventsOptionsBuilder::default()
-            // All that Docker remembers.
-            .since("1")
-            .until(&timestamp(until))
-            .filters(&filters)
-            .build();
         let since = since.unix_timestamp_nanos();
-        let mut events = Box::pin(self.client.events(Some(options)));
+        // All that Docker remembers.
+        let mut events = self.past(id, &["start", "kill", "stop"], "1", until);
         let stopped = async {
             let mut start_seen = false;
-            while let Some(Ok(event)) = events.next().await {
+            while let Some(event) = events.next().await {
                 let at = event.time_nano.map_or(i128::MAX, i128::from);
                 match event.action.as_deref() {
                     Some("start") => start_seen = true,
@@ -194,6 +190,12 @@ impl Containers for Connection {
             Ok(false)
         };
         bounded_by("events", id.short(), CALL, stopped).await
+    }
+
+    async fn was_signalled(&self, id: &ContainerId, since: OffsetDateTime) -> Result<bool, DockerError> {
+        let mut events = self.past(id, &["kill"], &timestamp(since), clock::now());
+        let signalled = async { Ok(events.next().await.is_some()) };
+        bounded_by("events", id.short(), CALL, signalled).await
     }
 
     async fn restart(&self, id: &ContainerId, grace: i64) -> Result<(), DockerError> {
@@ -253,6 +255,20 @@ impl Connection {
         let version = client.client_version();
         let version = (version.major_version, version.minor_version).min(NEWEST);
         Ok(Self { client, socket: socket.to_owned(), version })
+    }
+
+    /// What Docker remembers of a container's events, up to one that cannot be read.
+    fn past(
+        &self,
+        id: &ContainerId,
+        events: &[&str],
+        since: &str,
+        until: OffsetDateTime,
+    ) -> BoxStream<'static, EventMessage> {
+        let filters = HashMap::from([("container", vec![id.as_str()]), ("event", events.to_vec())]);
+        let options =
+            EventsOptionsBuilder::default().since(since).until(&timestamp(until)).filters(&filters).build();
+        self.client.events(Some(options)).scan((), |(), event| ready(event.ok())).boxed()
     }
 
     pub(super) async fn get(
