@@ -474,8 +474,9 @@ mod tests {
         for engine in Engine::ALL {
             let spec = spec(engine);
             let directory = spec.certificate_directory(&[]);
+            let within = format!("{directory}/");
             for flag in Demand::all().flat_map(|demand| spec.flags(directory, demand)) {
-                if let Some((_, name)) = flag.split_once(&format!("{directory}/")) {
+                if let Some((_, name)) = flag.split_once(&within) {
                     assert!(spec.files(ClientAuth::None).iter().any(|file| file.name == name), "{flag}");
                 }
             }

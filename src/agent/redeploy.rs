@@ -159,11 +159,14 @@ pub async fn restart(world: &World, old: &Inspect, data_directory: &str) -> Resu
 }
 
 /// Refuses while somebody may be stopping it: it would be started again against its user's word. Any signal counts, also
-/// one that it does not end for, which costs no more than a minute.
+/// one that it does not end for: that costs as long a wait as a stop may take, an hour at most.
 pub async fn goes_on(world: &World, container: &Inspect) -> Result<(), RedeployError> {
     const LONGEST: i64 = 3600;
-    let grace = Some(grace(container, world)).filter(|grace| (0..LONGEST).contains(grace)).unwrap_or(LONGEST);
-    let since = clock::now() - time::Duration::seconds(grace);
+    let takes = match grace(container, world) {
+        NEVER_KILL => LONGEST,
+        grace => grace.min(LONGEST),
+    };
+    let since = clock::now() - time::Duration::seconds(takes);
     let since = container.started_at().map_or(since, |started| started.max(since));
     if world.docker.was_signalled(container.id(), since).await? {
         return Err(RedeployError::Signalled);

@@ -412,7 +412,7 @@ impl CaStore {
         let Some(found) = files::read(&path)? else {
             return Err(CaStoreError::NoKey { id: id.clone(), path });
         };
-        if found.mode & !0o600 != 0 && files::tighten(&path, 0o600)? {
+        if files::tighten(&path, 0o600)? {
             notices.push(Notice::KeyTightened { path: path.clone() });
         }
         let Some(certificate) = certificates.first() else {

@@ -115,13 +115,7 @@ impl CertDir {
     /// Waits until nobody else writes, and keeps it so until the answer is dropped, or its holder dies (`flock(2)`).
     /// Makes the folder, and nothing in it.
     pub fn turn(&self) -> Result<Turn, CertDirError> {
-        let folder = match files::open_folder(&self.path) {
-            Err(why) if why.is_missing() => {
-                files::make_folder(&self.path, 0o755)?;
-                files::open_folder(&self.path)?
-            }
-            opened => opened?,
-        };
+        let folder = files::open_or_make_folder(&self.path, 0o755)?;
         match flock(&folder, FlockOperation::LockExclusive) {
             Ok(()) => Ok(Turn { _folder: folder }),
             Err(why) => Err(FileError::new("lock the folder", &self.path, why).into()),

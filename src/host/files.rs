@@ -243,9 +243,14 @@ pub(crate) fn tighten(path: &Path, most: u32) -> Result<bool, FileError> {
 
 /// Have a folder there that has this mode. Missing parents become 0755.
 pub(crate) fn have_folder(path: &Path, mode: u32) -> Result<(), FileError> {
-    match set_folder_mode(path, mode) {
-        Err(why) if why.is_missing() => make_folder(path, mode).and_then(|()| set_folder_mode(path, mode)),
-        set => set,
+    set_mode(&open_or_make_folder(path, mode)?, path, mode)
+}
+
+/// Open a folder, which is made with this mode if there is none.
+pub(crate) fn open_or_make_folder(path: &Path, mode: u32) -> Result<OwnedFd, FileError> {
+    match open_folder(path) {
+        Err(why) if why.is_missing() => make_folder(path, mode).and_then(|()| open_folder(path)),
+        opened => opened,
     }
 }
 
@@ -274,7 +279,11 @@ pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, FileError> {
 
 /// The mode as given, whatever the umask was.
 pub(crate) fn set_folder_mode(path: &Path, mode: u32) -> Result<(), FileError> {
-    rustix::fs::fchmod(open_folder(path)?, Mode::from_raw_mode(mode))
+    set_mode(&open_folder(path)?, path, mode)
+}
+
+fn set_mode(folder: &OwnedFd, path: &Path, mode: u32) -> Result<(), FileError> {
+    rustix::fs::fchmod(folder, Mode::from_raw_mode(mode))
         .map_err(|why| FileError::new("set the mode of the folder", path, why))
 }
 

@@ -148,8 +148,7 @@ impl Containers for FakeDocker {
     }
 
     async fn image(&self, image: &str) -> Result<Option<Image>, DockerError> {
-        let known = self.machine.lock().images.find(image);
-        let image = known.map(|known| {
+        let described = |known: crate::image::Image| {
             Image::new(&json!({
                 "Id": known.id,
                 "Config": {
@@ -157,8 +156,8 @@ impl Containers for FakeDocker {
                     "ExposedPorts": { "6379/tcp": {} }, "Volumes": { "/data": {} },
                 },
             }))
-        });
-        self.ask("inspect image", |_| Ok(image)).await
+        };
+        self.ask("inspect image", |machine| Ok(machine.images.find(image).map(described))).await
     }
 
     async fn create(&self, name: &str, body: &Value) -> Result<ContainerId, DockerError> {
