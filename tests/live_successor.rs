@@ -17,7 +17,7 @@ use dbssl::{
         successor::{Dialect, Successor, Wiring, rehearsal, successor},
     },
     host::docker::Docker,
-    model::inspect::Inspect,
+    model::inspect::{Inspect, State},
 };
 use serde_json::{Value, json};
 
@@ -526,6 +526,7 @@ async fn replace(bench: &Bench, docker: &Docker, name: &str, start: bool) -> Res
     if tried.labels().keys().any(|label| label.starts_with("com.docker.compose.")) {
         return Err("the rehearsal carries labels of Compose".to_owned());
     }
+    cannot_be_started(docker, &tried).await?;
     docker.remove(tried.id()).await.map_err(|error| error.to_string())?;
     let new = create(docker, &format!("{name}.successor"), &successor).await?;
     same_mounts(&old, &new)?;
@@ -541,6 +542,19 @@ async fn replace(bench: &Bench, docker: &Docker, name: &str, start: bool) -> Res
     }
     report(&differences(&successor.expected, &started), "started")?;
     same_networks(&old, &started)
+}
+
+/// Beside the container whose data it has mounted.
+async fn cannot_be_started(docker: &Docker, rehearsal: &Inspect) -> Result<(), String> {
+    match docker.start(rehearsal.id()).await.map_err(|error| error.to_string()) {
+        Err(why) if why.contains("/dev/dbssl-rehearsal") => {}
+        // A fixed address comes first, which the other one has.
+        Err(why) if why.contains("Address already in use") => {}
+        started => return Err(format!("the rehearsal was to be refused for its device: {started:?}")),
+    }
+    // By that it is known as one that was left.
+    let state = inspect(docker, rehearsal.id().as_str()).await?.state();
+    if state == State::Created { Ok(()) } else { Err(format!("the rehearsal is {state:?}")) }
 }
 
 /// Creates it as a redeploy does; an error if it is not what is expected.

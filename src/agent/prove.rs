@@ -57,6 +57,9 @@ pub enum Unproved {
     Exited { code: i64, words: String },
     #[error("it was removed")]
     Removed,
+    /// Nobody asked for its end: a prune takes what is down.
+    #[error("it ended, and was removed")]
+    Pruned,
     /// `served_other`: something else than what is expected was seen, not nothing.
     #[error("no proof within {} s: {last}", limit.as_secs())]
     Deadline { limit: Duration, last: String, served_other: bool },
@@ -88,7 +91,10 @@ pub async fn until_proved(
     let mut pause = PAUSES.0;
     let mut was_down = false;
     loop {
-        let inspect = world.docker.inspect(id.as_str()).await?.ok_or(Unproved::Removed)?;
+        let Some(inspect) = world.docker.inspect(id.as_str()).await? else {
+            let stopped = world.docker.was_stopped(id, since, clock::now()).await?;
+            return Err(if stopped { Unproved::Removed } else { Unproved::Pruned });
+        };
         let down = !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting);
         if down && was_down {
             return Err(ended(world, &inspect, since).await?);

@@ -110,13 +110,13 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     let successor = successor(job.old, job.image, &job.wiring, &operation.id, dialect);
     rehearse(docker, job.old, &successor).await?;
     let secrets = layer_secrets(docker, job.old).await?;
-    // What was seen is some time ago.
+    goes_on(world, job.old).await?;
+    // What was seen is some time ago. The last question before the journal says that it has begun.
     let same = |now: &Inspect| now.name() == job.old.name() && differences(job.old.raw(), now).is_empty();
     let now = docker.inspect(job.old.id().as_str()).await?;
     if !now.is_some_and(|now| now.state() == State::Running && same(&now)) {
         return Err(RedeployError::Changed);
     }
-    goes_on(world, job.old).await?;
 
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     let begun = Instant::now();
@@ -158,20 +158,25 @@ pub async fn restart(world: &World, old: &Inspect, data_directory: &str) -> Resu
     }
 }
 
-/// Refuses while somebody may be stopping it: it would be started again against its user's word. Any signal counts, also
-/// one that it does not end for: that costs as long a wait as a stop may take, an hour at most.
+/// Refuses while somebody may be stopping it: it would be started again against its user's word.
 pub async fn goes_on(world: &World, container: &Inspect) -> Result<(), RedeployError> {
+    if signalled(world, container).await? { Err(RedeployError::Signalled) } else { Ok(()) }
+}
+
+/// Whether somebody may be stopping it. Any signal counts, also one that it does not end for: that costs as long a wait as
+/// a stop may take, an hour at most.
+async fn signalled(world: &World, container: &Inspect) -> Result<bool, DockerError> {
     const LONGEST: i64 = 3600;
     let takes = match grace(container, world) {
         NEVER_KILL => LONGEST,
         grace => grace.min(LONGEST),
     };
-    let since = clock::now() - time::Duration::seconds(takes);
-    let since = container.started_at().map_or(since, |started| started.max(since));
-    if world.docker.was_signalled(container.id(), since).await? {
-        return Err(RedeployError::Signalled);
-    }
-    Ok(())
+    let now = clock::now();
+    let since = now - time::Duration::seconds(takes);
+    // Unless the clock went backwards: then it was started in what is the future now.
+    let started = container.started_at().filter(|started| *started <= now);
+    let since = started.map_or(since, |started| started.max(since));
+    world.docker.was_signalled(container.id(), since).await
 }
 
 async fn operation(
@@ -227,6 +232,10 @@ async fn attempt(
     docker.set_restart_policy(old, &no_restarts()).await?;
     journal.phase(Phase::Park)?;
     docker.rename(old, &operation.parked_name()).await?;
+    // From here on it is not told what its user does from what we do.
+    if signalled(world, job.old).await? {
+        return Err(Abort::UserStopped);
+    }
     journal.phase(Phase::Stop)?;
     docker.stop(old, grace(job.old, world)).await?;
     if brakes(job.old) {

@@ -16,6 +16,9 @@ pub const OPERATION_LABEL: &str = "dbssl.operation";
 /// Labels by which Compose finds its containers. A throw-away container must not carry them: Compose
 /// would take it for a replica and remove the running database instead.
 const COMPOSE_LABELS: &str = "com.docker.compose.";
+/// A device that there is not: Docker makes a container that asks for it, and cannot start it. Under one path in the
+/// container it would be passed over if that is privileged.
+const NO_DEVICE: [&str; 2] = ["/dev/dbssl-rehearsal", "/dev/dbssl-never-started"];
 
 /// What has to be added to a container so that it can serve TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,13 +137,21 @@ fn asked(mut expected: Value, old: &Inspect, image: &Image, dialect: Dialect) ->
     Successor { body, further_networks, expected }
 }
 
-/// The same container to try whether Docker will make of it what we expect: never started, and
-/// invisible to Compose.
+/// The same container to try whether Docker will make of it what we expect: invisible to Compose, and nobody can start
+/// it beside the database, as `docker start $(docker ps -aq)` would.
 pub fn rehearsal(successor: &Successor) -> Successor {
     let mut rehearsal = successor.clone();
     for labels in [&mut rehearsal.body["Labels"], &mut rehearsal.expected["Config"]["Labels"]] {
         if let Some(labels) = labels.as_object_mut() {
             labels.retain(|key, _| !key.starts_with(COMPOSE_LABELS) && key != OPERATION_LABEL);
+        }
+    }
+    let [outside, inside] = NO_DEVICE;
+    let device = json!({ "PathOnHost": outside, "PathInContainer": inside, "CgroupPermissions": "r" });
+    for asked in [&mut rehearsal.body, &mut rehearsal.expected] {
+        match &mut asked["HostConfig"]["Devices"] {
+            Value::Array(devices) => devices.push(device.clone()),
+            none => *none = json!([device]),
         }
     }
     rehearsal

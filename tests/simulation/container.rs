@@ -124,6 +124,11 @@ impl Container {
         self.status == Status::Running
     }
 
+    /// What a prune takes.
+    pub fn is_down(&self) -> bool {
+        matches!(self.status, Status::Created | Status::Exited | Status::Dead)
+    }
+
     /// It shares a volume with a database, as a backup does.
     pub fn is_side_car(&self) -> bool {
         self.config["Labels"].get("side-car").is_some()
@@ -146,6 +151,11 @@ impl Container {
         Some(PathBuf::from(mount["Source"].as_str()?))
     }
 
+    /// Whether its network is the host's.
+    pub fn on_host(&self) -> bool {
+        self.host_config["NetworkMode"] == "host"
+    }
+
     pub fn policy(&self) -> &str {
         self.host_config["RestartPolicy"]["Name"].as_str().unwrap_or_default()
     }
@@ -165,9 +175,9 @@ impl Container {
             .map(|(network, endpoint)| {
                 let mut shown = endpoint.clone();
                 shown["NetworkID"] = json!(format!("{network:a<64}"));
-                let address = self.is_running().then(|| self.address.to_string());
+                let address = (self.is_running() && !self.on_host()).then(|| self.address.to_string());
                 shown["IPAddress"] = Value::String(address.unwrap_or_default());
-                if network != "bridge" {
+                if !matches!(network.as_str(), "bridge" | "host") {
                     let mut aliases = endpoint["Aliases"].as_array().cloned().unwrap_or_default();
                     aliases.push(json!(self.id[..12]));
                     shown["Aliases"] = json!(aliases);

@@ -108,7 +108,7 @@ async fn live_through(seed: u64, telling: bool, folder: &Path) -> History {
     let mut users = Users::new(shared.clone(), settings, &agent);
     storm(&mut users).await;
     calm(&shared);
-    let services = std::mem::take(&mut users.services);
+    let services = users.services.clone();
     let mut wrong = Vec::new();
     // Longer than the slow list leaves anything unseen.
     sleep(Duration::from_secs(65 * 60)).await;
@@ -293,11 +293,13 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
+            let mut drops = machine.weather.drops;
             // Whatever is changed elsewhere, it is not the trust bundle; and that is never removed.
             if place.starts_with(&machine.roots.data) {
                 machine.truth.known = false;
+                // Both at once is what is to be tried.
+                drops *= 10;
             }
-            let drops = machine.weather.drops;
             if machine.chance(drops, 1000) {
                 drop_a_ca(&mut machine);
             }

@@ -123,7 +123,7 @@ impl Machine {
             images: Images::default(),
             containers: Containers::default(),
             volumes: BTreeSet::new(),
-            networks: ["bridge", "app"].map(str::to_owned).into(),
+            networks: ["bridge", "app", "host"].map(str::to_owned).into(),
             weather: Weather::default(),
             keeps: None,
             upon: None,
@@ -174,6 +174,14 @@ impl Machine {
     /// How many operations the agent has in its journal.
     pub fn under_way(&self) -> usize {
         std::fs::read_dir(self.roots.journal()).into_iter().flatten().count()
+    }
+
+    /// What the agent is doing with a database, by its journal.
+    pub fn works_on(&self, name: &str) -> Option<&'static str> {
+        let files = std::fs::read_dir(self.roots.journal()).into_iter().flatten().flatten();
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        let own = texts.into_iter().find(|text| text.contains(&format!("\"name\":\"{name}\"")))?;
+        Some(if own.contains("\"kind\":\"restart\"") { "restart" } else { "recreate" })
     }
 
     pub fn find(&self, id_or_name: &str) -> Option<&Container> {
@@ -334,6 +342,14 @@ impl Machine {
         Ok(())
     }
 
+    /// `docker container prune`
+    pub fn prune(&mut self) {
+        let down = self.containers.values().filter(|container| container.is_down());
+        for id in down.map(|container| container.id.clone()).collect::<Vec<_>>() {
+            let _ = self.remove(&id);
+        }
+    }
+
     pub fn set_policy(&mut self, id: &str, policy: &Value) -> Result<(), DockerError> {
         self.get("update", id)?.host_config["RestartPolicy"] = policy.clone();
         self.tell(|| format!("  policy of {}: {policy}", &id[..8]));
@@ -345,6 +361,11 @@ impl Machine {
     pub fn connect(&mut self, id: &str, network: &str, endpoint: &Value) -> Result<(), DockerError> {
         let exists = self.networks.contains(network);
         let container = self.get("connect network", id)?;
+        if container.on_host() {
+            let why =
+                "container sharing network namespace with another container or host cannot be connected";
+            return Err(refused("connect network", network, 403, why));
+        }
         if !exists && container.is_running() {
             return Err(refused("connect network", network, 404, "network not found"));
         }
@@ -376,7 +397,19 @@ impl Machine {
         if let Some(network) = container.networks.keys().find(|network| !networks.contains(*network)) {
             return Err(refused("start", id, 404, &format!("network {network} not found")));
         }
-        container.address = Ipv4Addr::from_bits(u32::from_be_bytes([172, 18, 0, 0]) + made);
+        if container.host_config["Devices"].as_array().is_some_and(|devices| !devices.is_empty()) {
+            return Err(refused(
+                "start",
+                id,
+                500,
+                "error gathering device information: no such file or directory",
+            ));
+        }
+        container.address = if container.on_host() {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::from_bits(u32::from_be_bytes([172, 18, 0, 0]) + made)
+        };
         container.status = Status::Running;
         container.started = Some(now);
         container.starts += 1;

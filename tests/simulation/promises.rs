@@ -24,6 +24,7 @@ pub struct Service {
     pub quirk: Quirk,
     pub enabled: bool,
     pub mode: &'static str,
+    pub network: &'static str,
     pub policy: &'static str,
     pub wants: Wants,
 }

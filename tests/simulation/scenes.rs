@@ -23,7 +23,8 @@ const PARKED: &str = "db1.dbssl-parked";
 fn service(quirk: Quirk, policy: &'static str) -> Service {
     let volume = "data".to_owned();
     let image = Images::default().find(image::name_of(quirk)).unwrap().id;
-    Service { volume, image, quirk, enabled: true, mode: "require", policy, wants: Wants::Running }
+    let (mode, network) = ("require", "app");
+    Service { volume, image, quirk, enabled: true, mode, network, policy, wants: Wants::Running }
 }
 
 /// `db1`, which is to be enabled.
@@ -119,9 +120,32 @@ fn what_cannot_be_finished_is_told_as_it_is_and_taken_up_again() {
 /// It has looked at the database before, and is about to replace it.
 #[test]
 fn a_database_that_its_user_is_stopping_is_left_alone() {
+    // Also if it was started in what is the future, once the clock was set right.
+    for ahead in [time::Duration::ZERO, time::Duration::DAY] {
+        let history = staged(async |shared, users| {
+            shared.lock().skew = ahead;
+            run_database(users, Quirk::None, "always").await;
+            upon(shared, "create", "db1.dbssl-rehearsal", |shared| {
+                shared.lock().skew = time::Duration::ZERO;
+                let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
+                tokio::spawn(async move { shared.stop(&id).await });
+                Ok(())
+            });
+            sleep(5 * MINUTE).await;
+            assert!(shared.lock().upon.is_none());
+            users.services.get_mut("db1").unwrap().wants = Wants::Stopped;
+        });
+        assert_right(&history);
+        assert!(!said(&history, "dbssl-parked"), "{}", told(&history));
+    }
+}
+
+/// It was already to be parked: only Docker's word for a signal comes after that.
+#[test]
+fn a_database_that_its_user_stops_as_it_is_parked_stays_stopped() {
     let history = staged(async |shared, users| {
         run_database(users, Quirk::None, "always").await;
-        upon(shared, "create", "db1.dbssl-rehearsal", |shared| {
+        upon(shared, "rename", PARKED, |shared| {
             let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
             tokio::spawn(async move { shared.stop(&id).await });
             Ok(())
@@ -131,7 +155,32 @@ fn a_database_that_its_user_is_stopping_is_left_alone() {
         users.services.get_mut("db1").unwrap().wants = Wants::Stopped;
     });
     assert_right(&history);
-    assert!(!said(&history, "dbssl-parked"), "{}", told(&history));
+}
+
+/// Before the new container is started, or when it has ended.
+#[test]
+fn a_prune_in_the_middle_costs_no_database() {
+    for quirk in [Quirk::None, Quirk::NoTls] {
+        let history = staged(async |shared, users| {
+            run_database(users, quirk, "always").await;
+            if quirk == Quirk::None {
+                upon(shared, "start", "", |shared| {
+                    shared.lock().prune();
+                    Ok(())
+                });
+            } else {
+                let id = started_successor(shared).await;
+                while !shared.lock().containers[&id].is_down() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                shared.lock().prune();
+            }
+            sleep(150 * MINUTE).await;
+            assert!(shared.lock().upon.is_none());
+        });
+        assert!(said(&history, "built it again from the record"), "{}", told(&history));
+        assert_right(&history);
+    }
 }
 
 /// Docker restarts it as the database goes, or it is started again after a reboot.
@@ -300,6 +349,7 @@ fn what_compose_runs_beside_it_does_not_replace_a_database() {
             {
                 // `docker rm -f`
                 let mut machine = shared.lock();
+                machine.event(&id, "kill");
                 machine.containers.get_mut(&id).unwrap().status = Status::Exited;
                 machine.remove(&id).unwrap();
             }

@@ -90,6 +90,7 @@ impl<'a> Users<'a> {
             quirk,
             enabled,
             mode: self.pick(&MODES),
+            network: self.free_network(),
             policy: self.pick(&POLICIES),
             wants: Wants::Running,
         };
@@ -98,6 +99,13 @@ impl<'a> Users<'a> {
             self.services.insert(name.clone(), service);
             name
         })
+    }
+
+    /// Most are on one that their users made; on the host's there is room for one database alone.
+    fn free_network(&self) -> &'static str {
+        let network = self.pick(&["app", "app", "app", "default", "host"]);
+        let taken = |network| self.services.values().any(|service| service.network == network);
+        if network == "host" && taken(network) { "app" } else { network }
     }
 
     /// A database is made, and then stopped and started while the agent looks at it; its name.
@@ -140,16 +148,15 @@ impl<'a> Users<'a> {
             labels["dbssl.enable"] = json!("true");
             labels["dbssl.mode"] = json!(service.mode);
         }
-        let on_bridge = name.ends_with('2');
         let body = json!({
             "Image": image::name_of(service.quirk),
             "Entrypoint": ["docker-entrypoint.sh"], "Cmd": ["redis-server"], "Labels": labels, "User": "",
             "HostConfig": {
-                "Binds": binds, "NetworkMode": if on_bridge { "default" } else { "app" },
+                "Binds": binds, "NetworkMode": service.network,
                 "RestartPolicy": { "Name": service.policy, "MaximumRetryCount": 0 }, "AutoRemove": false,
             },
             "NetworkingConfig": {
-                "EndpointsConfig": if on_bridge { json!({}) } else { json!({ "app": { "Aliases": [name] } }) },
+                "EndpointsConfig": if service.network == "app" { json!({ "app": { "Aliases": [name] } }) } else { json!({}) },
             },
         });
         let id = {
@@ -234,6 +241,55 @@ impl<'a> Users<'a> {
                 }
             }
             _ => self.recreate(&name, &id).await,
+        }
+    }
+
+    /// `docker container prune`, as many have it done every night: it is not meant for a database that runs.
+    pub fn prune(&mut self) {
+        self.tell("user: prune");
+        let mut machine = self.shared.lock();
+        if !machine.daemon {
+            return;
+        }
+        for down in machine.containers.values().filter(|container| container.is_down()) {
+            let Some(service) = self.services.get_mut(&down.name) else { continue };
+            match machine.works_on(&down.name) {
+                None => drop(self.services.remove(&down.name)),
+                // Docker itself would not bring back what is pruned as it restarts it.
+                Some("restart") => service.wants = Wants::Anything,
+                Some(_) if service.wants == Wants::Running => {}
+                Some(_) => service.wants = Wants::Anything,
+            }
+        }
+        machine.prune();
+    }
+
+    /// `docker start $(docker ps --all --quiet)`.
+    pub async fn start_all(&mut self) {
+        self.tell("user: start all");
+        let all: Vec<_> = {
+            let machine = self.shared.lock();
+            // Nothing keeps one from being started that is parked on the host's network but us, and a moment later.
+            let startable = machine
+                .containers
+                .values()
+                .filter(|container| !container.on_host() || self.services.contains_key(&container.name));
+            startable.map(|container| (container.id.clone(), container.name.clone())).collect()
+        };
+        for (id, name) in all {
+            if !self.shared.lock().daemon {
+                break;
+            }
+            let middle = Self::is_in_the_middle(&self.shared.lock(), &name);
+            if let Some(service) = self.services.get_mut(&name) {
+                service.wants = match service.wants {
+                    Wants::Running | Wants::Stopped if middle => Wants::Either,
+                    Wants::Running | Wants::Stopped => Wants::Running,
+                    unsure => unsure,
+                };
+            }
+            let _ = self.shared.start(&id);
+            self.pause(20).await;
         }
     }
 
@@ -379,7 +435,7 @@ impl<'a> Users<'a> {
 
     /// One thing that happens.
     pub async fn happen(&mut self) {
-        let what = self.shared.lock().rng.u8(0..21);
+        let what = self.shared.lock().rng.u8(0..23);
         match what {
             0..=5 => self.meddle().await,
             6 => self.crash_a_server(),
@@ -392,6 +448,8 @@ impl<'a> Users<'a> {
             15 => self.move_clock(),
             16..=17 => self.change_weather(),
             18 => self.pull_an_image(),
+            19 => self.start_all().await,
+            20 => self.prune(),
             _ => self.run_database().await,
         }
     }

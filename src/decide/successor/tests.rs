@@ -362,7 +362,26 @@ fn a_rehearsal_is_invisible_to_compose() {
         let left: Vec<_> = labels.as_object().unwrap().keys().collect();
         assert_eq!(left, ["dbssl-test.recipe", "dbssl.enable", "test-image.recipe", "test.run"], "{labels}");
     }
-    assert_eq!(rehearsal.body["HostConfig"], successor.body["HostConfig"]);
+}
+
+#[test]
+fn a_rehearsal_differs_by_a_device_that_keeps_it_from_being_started() {
+    let own =
+        json!({ "PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm" });
+    for devices in [Value::Null, json!([]), json!([own])] {
+        let successor = asked_of(&edited(COMPOSE, &[("/HostConfig/Devices", devices.clone())]), OLD);
+        let rehearsal = rehearsal(&successor);
+        assert_eq!(rehearsal.body["HostConfig"], rehearsal.expected["HostConfig"]);
+        let mut host_config = rehearsal.body["HostConfig"].clone();
+        let missing = host_config["Devices"].as_array_mut().unwrap().pop().unwrap();
+        let [outside, inside] = ["PathOnHost", "PathInContainer"].map(|path| missing[path].as_str().unwrap());
+        assert!(!Path::new(outside).exists());
+        assert_ne!(outside, inside, "Docker would leave it out of a privileged container");
+        if devices.is_null() {
+            host_config["Devices"].take();
+        }
+        assert_eq!(host_config, successor.body["HostConfig"]);
+    }
 }
 
 #[test]
