@@ -8,11 +8,13 @@
 //! | yes | there | any | commit: the successor gets the restart policy, the old one goes |
 //! | after a crash: unknown | runs | there | prove it now, then as one of the others |
 //! | no | any | there | roll back: the successor goes, the old one comes back and runs |
+//! | no | ended by itself | gone | build the old one again from the record |
 //! | no | there | gone | keep it, unproved: it is all that is left, and the data is in its volumes |
 //! | no | gone | gone | build the old one again from the record, unless its user removed it |
 //!
 //! A user's own `docker stop` or `docker rm` in the middle is their word: nothing is started against it.
 
+mod gone;
 mod replaced;
 
 use std::time::Duration;
@@ -21,19 +23,19 @@ use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
-use self::replaced::{is_of_compose, name_taken, replaced, replacement};
+use self::{
+    gone::{without_either, without_the_old},
+    replaced::{is_of_compose, name_taken, replaced, replacement},
+};
 use super::{
     observe::{Look, observe},
     prove::Expectation,
-    redeploy::{Abort, alone, brakes, dialect, grace, no_restarts, prove_successor},
+    redeploy::{Abort, alone, brakes, grace, no_restarts, prove_successor},
     sweep::{FAILED, sweep},
     world::World,
 };
 use crate::{
-    decide::{
-        plan::Directory,
-        successor::{OPERATION_LABEL, rebuilt},
-    },
+    decide::{plan::Directory, successor::OPERATION_LABEL},
     host::{
         clock, crash,
         docker::{Docker, DockerError},
@@ -125,6 +127,9 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
         if engine_gone && matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) {
             // It was the engine that ended it, not its user.
             verdict = Verdict::Unknown;
+        }
+        if verdict == Verdict::Unknown && matches!(error, SettleError::EndedAgain(_)) {
+            verdict = Verdict::Failed(error.to_string());
         }
         docker_died |= engine_gone;
         tries += u32::from(!engine_gone);
@@ -252,7 +257,7 @@ async fn settle(
         }
         // There is no way back to what Docker removed by half.
         (Some(successor), old) if old.as_ref().is_none_or(is_dead) => {
-            keep(docker, operation, &successor, old.as_ref(), why).await
+            without_the_old(world, operation, journal, verdict, &successor, old.as_ref(), why).await
         }
         (None, Some(old)) if *verdict == Verdict::UserRemoved && !is_dead(&old) => {
             removed(world, operation, journal, &old).await
@@ -262,7 +267,7 @@ async fn settle(
             roll_back(world, operation, journal, successor.as_ref(), &old, why, start).await
         }
         _ if matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) => Ok(Settled::Abandoned { why }),
-        _ => rebuild(docker, operation).await,
+        _ => without_either(docker, operation, why).await,
     }
 }
 
@@ -363,35 +368,6 @@ async fn has_ended(
     Ok(ended && !docker.was_stopped(id, since, clock::now()).await?)
 }
 
-/// The old container is gone, but for what Docker left of it, and the successor is not proved: the data needs somebody
-/// to serve it.
-async fn keep(
-    docker: &Docker,
-    operation: &Operation,
-    successor: &Inspect,
-    old: Option<&Inspect>,
-    why: String,
-) -> Result<Settled, SettleError> {
-    warn!(why, container = %operation.name, "not proved, but the old container is gone: keeping the successor");
-    if successor.state() == State::Created {
-        furnish(docker, operation, successor.id()).await?;
-    }
-    let down = if successor.running() { None } else { stays_down(docker, operation, successor).await? };
-    if down.is_none() {
-        docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
-        docker.start(successor.id()).await?;
-    }
-    if let Some(old) = old
-        && let Err(error) = docker.remove(old.id()).await
-    {
-        warn!(%error, container = %old.name(), "Docker cannot remove what is left of the former container: remove it");
-    }
-    Ok(match down {
-        Some(down) => Settled::Abandoned { why: format!("{why}; {down}") },
-        None => Settled::Kept { why },
-    })
-}
-
 async fn roll_back(
     world: &World,
     operation: &Operation,
@@ -435,12 +411,18 @@ async fn roll_back(
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
     docker.start(old.id()).await?;
     crash::point("old-started");
+    stays_up(docker, old.id()).await?;
+    Ok(Settled::RolledBack { why })
+}
+
+/// What was started has not ended at once.
+async fn stays_up(docker: &Docker, id: &ContainerId) -> Result<(), SettleError> {
     tokio::time::sleep(STAYS_UP).await;
-    match docker.inspect(old.id().as_str()).await? {
+    match docker.inspect(id.as_str()).await? {
         Some(started) if !started.running() && started.state() != State::Restarting => {
             Err(SettleError::EndedAgain(started.exit_code()))
         }
-        _ => Ok(Settled::RolledBack { why }),
+        _ => Ok(()),
     }
 }
 
@@ -453,16 +435,29 @@ async fn clear_away(world: &World, operation: &Operation, successor: &Inspect) -
     }
     match docker.remove(successor.id()).await {
         Err(error) if !error.engine_gone() => {
-            // Somebody started it meanwhile: out of the way it would run on, and its data would be nobody else's.
-            if docker.inspect(successor.id().as_str()).await?.is_some_and(|found| found.running()) {
+            // Somebody may start it meanwhile: out of the way it would run on, and its data would be nobody else's.
+            let runs = async || {
+                let found = docker.inspect(successor.id().as_str()).await?;
+                Ok::<_, DockerError>(found.is_some_and(|found| found.running()))
+            };
+            if runs().await? {
                 return Err(error.into());
             }
             warn!(%error, "the successor cannot be removed now: it is renamed, and removed later");
-            docker.rename(successor.id(), &format!("{}{FAILED}{}", operation.name, operation.id)).await?;
+            let aside = format!("{}{FAILED}{}", operation.name, operation.id);
+            if successor.name().as_str() != aside {
+                docker.rename(successor.id(), &aside).await?;
+            }
             // Compose starts every container of a service.
-            if brakes(successor)
-                && let Err(error) = docker.brake(successor.id(), &operation.brake()).await
-            {
+            let braked = if brakes(successor) {
+                docker.brake(successor.id(), &operation.brake()).await
+            } else {
+                Ok(())
+            };
+            if runs().await? {
+                return Err(error.into());
+            }
+            if let Err(error) = braked {
                 warn!(%error, container = %operation.name, "it could be started beside the database: remove it");
             }
             Ok(())
@@ -490,62 +485,6 @@ async fn removed(
         Some(replacement) => replaced(world, old, &replacement).await,
         None => roll_back(world, operation, journal, None, old, why, true).await,
     }
-}
-
-/// Both are gone, and no user removed them (a prune did, say): nobody wants a database to vanish. Only with all its
-/// volumes and networks: made anew, a volume would be an empty database, and without a network nobody reaches it.
-async fn rebuild(docker: &Docker, operation: &Operation) -> Result<Settled, SettleError> {
-    let down =
-        |why: String| Ok(Settled::Down { why: format!("both containers were removed meanwhile, and {why}") });
-    let Ok(old) = Inspect::new(operation.inspect.clone()) else {
-        return down("the recorded one cannot be read".into());
-    };
-    if docker.inspect(operation.name.as_str()).await?.is_some() {
-        return Ok(Settled::Abandoned { why: "its user replaced it meanwhile".into() });
-    }
-    let Some(image) = docker.image(old.image_id()).await? else {
-        return down(format!("the image {} is gone", old.image_id()));
-    };
-    for mount in old.mounts().into_iter().filter(|mount| mount.kind == "volume") {
-        if !docker.volume_exists(&mount.name).await? {
-            return down(format!("the volume {} is gone", mount.name));
-        }
-    }
-    for attachment in old.attachments() {
-        if !docker.network_exists(attachment.network).await? {
-            return Ok(Settled::Abandoned {
-                why: format!("it was removed with its network {}", attachment.network),
-            });
-        }
-    }
-    match alone(docker, operation, &old).await {
-        Ok(()) => {}
-        Err(Abort::Docker(error)) => return Err(error.into()),
-        Err(taken) => {
-            return Ok(Settled::Abandoned { why: format!("its user replaced it meanwhile: {taken}") });
-        }
-    }
-    let again = rebuilt(&old, &image, &operation.id, dialect(docker, &old).await?);
-    let id = docker.create(operation.name.as_str(), &again.body).await?;
-    furnish(docker, operation, &id).await?;
-    docker.start(&id).await?;
-    Ok(Settled::RolledBack { why: "both containers were gone: built it again from the record".into() })
-}
-
-/// Attaches a container that was made from the record, or whose making was cut off, to the networks it still lacks.
-async fn furnish(docker: &Docker, operation: &Operation, id: &ContainerId) -> Result<(), SettleError> {
-    let (Ok(old), Some(made)) = (Inspect::new(operation.inspect.clone()), docker.inspect(id.as_str()).await?)
-    else {
-        return Ok(());
-    };
-    let Some(image) = docker.image(old.image_id()).await? else { return Ok(()) };
-    let attached: Vec<_> =
-        made.attachments().iter().map(|attachment| attachment.network.to_owned()).collect();
-    let wanted = rebuilt(&old, &image, &operation.id, dialect(docker, &old).await?).further_networks;
-    for (network, endpoint) in wanted.iter().filter(|(network, _)| !attached.contains(network)) {
-        docker.connect_network(network, id, endpoint).await?;
-    }
-    Ok(())
 }
 
 /// Takes the brake off the old container.

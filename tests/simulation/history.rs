@@ -293,14 +293,17 @@ fn set_disk(shared: &Shared) {
         let (deadly, disk) = (machine.weather.deadly, machine.weather.disk);
         if !machine.dead {
             promises::hold(&mut machine);
-            let mut drops = machine.weather.drops;
             // Whatever is changed elsewhere, it is not the trust bundle; and that is never removed.
             if place.starts_with(&machine.roots.data) {
                 machine.truth.known = false;
-                // Both at once is what is to be tried.
-                drops *= 10;
             }
+            // What is to be tried is both at once.
+            let of_the_ca =
+                place.starts_with(&machine.roots.data) || place.starts_with(machine.roots.ca_store());
+            let drops = machine.weather.drops * if of_the_ca { 10 } else { 1 };
             if machine.chance(drops, 1000) {
+                // The next one would hide what became of this one.
+                machine.weather.drops = 0;
                 drop_a_ca(&mut machine);
             }
             if !machine.chance(deadly, 1000) {

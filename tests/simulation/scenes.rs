@@ -157,6 +157,24 @@ fn a_database_that_its_user_stops_as_it_is_parked_stays_stopped() {
     assert_right(&history);
 }
 
+/// Docker cannot remove the new one, which its user starts just as it gets out of the way.
+#[test]
+fn one_that_is_started_as_it_is_renamed_does_not_take_the_databases_place() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::Slow, "always").await;
+        let id = started_successor(shared).await;
+        shared.lock().keeps = Some("db1");
+        let started = id.clone();
+        upon(shared, "rename", "", move |shared| shared.start(&started));
+        shared.stop(&id).await.unwrap();
+        sleep(150 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+        users.services.get_mut("db1").unwrap().wants = Wants::Either;
+    });
+    assert!(said(&history, "dbssl-failed"), "{}", told(&history));
+    assert_right(&history);
+}
+
 /// Before the new container is started, or when it has ended.
 #[test]
 fn a_prune_in_the_middle_costs_no_database() {
@@ -178,7 +196,7 @@ fn a_prune_in_the_middle_costs_no_database() {
             sleep(150 * MINUTE).await;
             assert!(shared.lock().upon.is_none());
         });
-        assert!(said(&history, "built it again from the record"), "{}", told(&history));
+        assert!(said(&history, "the former container was gone, and was built again"), "{}", told(&history));
         assert_right(&history);
     }
 }

@@ -30,9 +30,9 @@ const HOST: &str = "sim";
 pub fn drop_a_ca(machine: &mut Machine) {
     let ca = Ca::generate("custom", KeyType::P256, time::Duration::days(3650), machine.now()).unwrap();
     let (pem, roots) = (ca.certificate().to_pem(), machine.roots.clone());
-    let new = roots.bundle().with_extension("mine");
     std::fs::create_dir_all(&roots.data).unwrap();
     std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
+    let new = roots.bundle().with_extension("mine");
     std::fs::write(&new, &pem).unwrap();
     std::fs::rename(&new, roots.bundle()).unwrap();
     machine.tell(|| "user: a custom CA".to_owned());
