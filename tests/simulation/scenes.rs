@@ -175,14 +175,16 @@ fn one_that_is_started_as_it_is_renamed_does_not_take_the_databases_place() {
     assert_right(&history);
 }
 
-/// Before the new container is started, or when it has ended.
+/// Before the new container is made, before it is started, or when it has ended.
 #[test]
 fn a_prune_in_the_middle_costs_no_database() {
-    for quirk in [Quirk::None, Quirk::NoTls] {
+    for (quirk, moment) in
+        [(Quirk::NoTls, Some(("create", "db1"))), (Quirk::None, Some(("start", ""))), (Quirk::NoTls, None)]
+    {
         let history = staged(async |shared, users| {
             run_database(users, quirk, "always").await;
-            if quirk == Quirk::None {
-                upon(shared, "start", "", |shared| {
+            if let Some((call, object)) = moment {
+                upon(shared, call, object, |shared| {
                     shared.lock().prune();
                     Ok(())
                 });
