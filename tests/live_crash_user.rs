@@ -36,6 +36,9 @@ const MEDDLING: &[Meddling] = &[
     meddling("removes the successor", Phase::Prove, remove_successor, proved),
     meddling("removes both, before the start", Phase::Start, remove_both, proved),
     meddling("removes both, after the start", Phase::Prove, remove_both, proved),
+    meddling("prunes all that is down, before the successor is made", Phase::Create, prune, proved),
+    meddling("prunes all that is down, before the start", Phase::Start, prune, proved),
+    meddling("starts all that is down", Phase::Start, start_all, proved),
     meddling("removes it before it was touched", Phase::PolicyOff, remove_only, proved),
     meddling("starts the parked one", Phase::Brake, start_parked, proved),
     meddling("tries to start the braked one, alone", Phase::Create, brake_holds, proved),
@@ -109,6 +112,21 @@ fn remove_successor(scene: &Scene) {
 fn remove_both(scene: &Scene) {
     remove_successor(scene);
     remove_parked(scene);
+}
+
+/// As cron does it at night.
+fn prune(scene: &Scene) {
+    let only = format!("label={}", scene.run.label());
+    docker(&["container", "prune", "--force", "--filter", &only]);
+    assert!(scene.run.containers().is_empty(), "all of it was down");
+}
+
+/// `docker start $(docker ps --all --quiet)`, which says no for the one that is braked.
+fn start_all(scene: &Scene) {
+    for name in scene.run.containers() {
+        let started = try_docker(&["start", &name]);
+        assert_eq!(started.is_ok(), name != scene.parked().name, "{name}: {started:?}");
+    }
 }
 
 fn remove_only(scene: &Scene) {
