@@ -74,6 +74,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 
 /// How long a container has to be down until it counts as ended.
 const DOWN_FOR_GOOD: Duration = Duration::from_millis(1500);
+/// How often one that somebody stopped is looked at, until it counts as stopped.
+const LOOKS_AT_STOPPED: u32 = 6;
 /// How long a database that says that it is starting is waited for.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(3600);
 
@@ -89,23 +91,27 @@ pub async fn until_proved(
     let start = Instant::now();
     let mut end = start + limit;
     let mut pause = PAUSES.0;
-    let mut was_down = false;
+    let mut looks_down = 0;
     loop {
         let Some(inspect) = world.docker.inspect(id.as_str()).await? else {
             let stopped = world.docker.was_stopped(id, since, clock::now()).await?;
             return Err(if stopped { Unproved::Removed } else { Unproved::Pruned });
         };
         let down = !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting);
-        if down && was_down {
-            return Err(ended(world, &inspect, since).await?);
+        if down && looks_down > 0 {
+            let why = ended(world, &inspect, since).await?;
+            // Nobody waits for one that its user stopped, and a restart can take its time.
+            if !matches!(why, Unproved::Stopped) || looks_down == LOOKS_AT_STOPPED {
+                return Err(why);
+            }
         }
         if down {
             // It may be in the gap of a `docker restart`.
-            was_down = true;
+            looks_down += 1;
             tokio::time::sleep(DOWN_FOR_GOOD).await;
             continue;
         }
-        was_down = false;
+        looks_down = 0;
         let sight = Sight {
             spec: expectation.spec,
             port: expectation.port,

@@ -103,7 +103,7 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     let docker = &world.docker;
     let _in_hand = world.take_in_hand(job.old.id()).ok_or(RedeployError::InHand)?;
     let dialect = dialect(docker, job.old).await?;
-    let operation = operation(docker, Kind::Recreate, job.old, job.data_directory).await?;
+    let mut operation = operation(docker, Kind::Recreate, job.old, job.data_directory).await?;
     if docker.inspect(&operation.parked_name()).await?.is_some() {
         return Err(RedeployError::ParkedNameTaken(operation.parked_name()));
     }
@@ -120,7 +120,7 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
 
     let mut journal = Journal::begin(&world.roots.journal(), &operation)?;
     let begun = Instant::now();
-    let verdict = match attempt(world, &operation, &mut journal, &job, &successor, secrets).await {
+    let verdict = match attempt(world, &mut operation, &mut journal, &job, &successor, secrets).await {
         Ok(()) => Verdict::Proved,
         Err(Abort::UserStopped) => Verdict::UserStopped,
         Err(Abort::UserRemoved) => Verdict::UserRemoved,
@@ -198,6 +198,7 @@ async fn operation(
         begun,
         data_directory: data_directory.to_owned(),
         sharers,
+        made: None,
         inspect: old.raw().clone(),
     })
 }
@@ -220,14 +221,14 @@ async fn sharers(
 
 async fn attempt(
     world: &World,
-    operation: &Operation,
+    operation: &mut Operation,
     journal: &mut Journal,
     job: &Job<'_>,
     successor: &Successor,
     secrets: Vec<(String, Vec<u8>)>,
 ) -> Result<(), Abort> {
     let docker = &world.docker;
-    let old = &operation.old;
+    let old = job.old.id();
     journal.phase(Phase::PolicyOff)?;
     docker.set_restart_policy(old, &no_restarts()).await?;
     journal.phase(Phase::Park)?;
@@ -246,6 +247,7 @@ async fn attempt(
     // Not before the old one has ended: beside a running database Compose would take it for a replica too many.
     journal.phase(Phase::Create)?;
     let new = docker.create(operation.name.as_str(), &successor.body).await?;
+    operation.made = Some(new.clone());
     journal.phase(Phase::Furnish)?;
     for (network, endpoint) in &successor.further_networks {
         docker.connect_network(network, &new, endpoint).await?;
@@ -368,7 +370,10 @@ async fn rehearse(docker: &Docker, old: &Inspect, successor: &Successor) -> Resu
 
 /// Secrets that Compose copied into the container's own layer, as archives for their parent folders. Those that
 /// come from a file are mounts, and come along by themselves.
-async fn layer_secrets(docker: &Docker, old: &Inspect) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
+pub(super) async fn layer_secrets(
+    docker: &Docker,
+    old: &Inspect,
+) -> Result<Vec<(String, Vec<u8>)>, DockerError> {
     for folder in SECRETS {
         let Some(tar) = docker.download(old.id(), folder, LARGEST_SECRETS).await? else { continue };
         let parent = folder.rsplit_once('/').map_or("/", |(parent, _)| parent);

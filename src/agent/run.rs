@@ -23,7 +23,7 @@ use std::{
 use futures_util::{Stream, StreamExt};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, error, info, warn};
 
@@ -39,7 +39,6 @@ use super::{
     clients::Clients,
     reconcile::{Memory, reconcile},
     rollover::Rollover,
-    settle,
     sweep::is_left,
     world::World,
 };
@@ -61,6 +60,8 @@ use crate::{
 
 /// While something takes long, the service manager is told this often that it goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long no database is looked after before those are settled that an earlier run left.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(120);
 /// How long what is under way may keep the agent from ending.
 const LONGEST_END: Duration = Duration::from_secs(15 * 60);
 
@@ -129,7 +130,8 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     tokio::pin!(stop);
-    if !recover(&world, notifier, &mut stop).await {
+    let mut repairs = Repairs::default();
+    if !recover(&world, &mut repairs, notifier, &mut stop).await {
         return Ok(());
     }
     // Whoever asked an agent that is gone has seen it fail.
@@ -140,7 +142,7 @@ pub async fn serve(
         ca = world.authority().issuing.certificate().subject(),
         "dbssl is ready"
     );
-    let mut agent = Agent::new(world, stamps, host_name.to_owned(), watch);
+    let mut agent = Agent::new(world, stamps, host_name.to_owned(), watch, repairs);
     let lost = agent.turn(notifier, stop).await;
     tell(notifier.stopping());
     agent.finish(notifier).await;
@@ -149,15 +151,24 @@ pub async fn serve(
 
 /// Settles what an earlier run left; whether to go on. A database may be down in the middle of it, so that a signal
 /// to stop ends only what waits for Docker alone.
-async fn recover(world: &World, notifier: &Notifier, stop: impl Future<Output = ()>) -> bool {
-    let recovery = with_watchdog(notifier, settle::recover(world));
-    tokio::pin!(recovery);
+async fn recover(
+    world: &Arc<World>,
+    repairs: &mut Repairs,
+    notifier: &Notifier,
+    stop: impl Future<Output = ()>,
+) -> bool {
+    repairs.recover(world);
     tokio::select! {
         biased;
-        () = &mut recovery => true,
+        settled = with_watchdog(notifier, timeout(LONGEST_RECOVERY, repairs.finish())) => {
+            if settled.is_err() {
+                warn!("what an earlier run left cannot be settled yet: that goes on beside the other databases");
+            }
+            true
+        }
         () = stop => {
             world.stop();
-            recovery.await;
+            with_watchdog(notifier, repairs.finish()).await;
             false
         }
     }
@@ -258,7 +269,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(world: Arc<World>, stamps: Stamps, host_name: String, watch: Option<Watch>) -> Self {
+    fn new(
+        world: Arc<World>,
+        stamps: Stamps,
+        host_name: String,
+        watch: Option<Watch>,
+        repairs: Repairs,
+    ) -> Self {
         let parallel: NonZeroUsize = world.settings.docker.parallel;
         let said = warnings(&world.authority());
         let mut rollover = Rollover::default();
@@ -275,7 +292,7 @@ impl Agent {
             runs: JoinSet::new(),
             running: HashMap::new(),
             ordered: HashSet::new(),
-            repairs: Repairs::default(),
+            repairs,
             watch,
             stamps,
             failures: 0,

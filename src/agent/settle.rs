@@ -17,15 +17,16 @@
 mod gone;
 mod replaced;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use self::{
     gone::{without_either, without_the_old},
-    replaced::{is_of_compose, name_taken, replaced, replacement},
+    replaced::{copied, is_of_compose, name_taken, replaced, replacement},
 };
 use super::{
     observe::{Look, observe},
@@ -94,6 +95,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 const TRIES: u32 = 45;
 /// How long a container that was started again has to stay up to count as running.
 const STAYS_UP: Duration = Duration::from_secs(2);
+/// How long another container on the data is waited for.
+const LONGEST_BACKUP: Duration = Duration::from_secs(10 * 60);
 /// How long Compose has to show what it removed a container for.
 const COMPOSE_GOES_ON: Duration = Duration::from_secs(2);
 
@@ -105,6 +108,9 @@ enum SettleError {
     NameInFlux(String),
     #[error("the container was started and ended again with exit code {0}")]
     EndedAgain(i64),
+    /// Only a human can bring it back.
+    #[error("both containers were removed meanwhile, and {what}; if nobody wants the database back, remove {}", record.display())]
+    Missing { what: String, record: PathBuf },
 }
 
 /// Settles, for as long as it takes: with Docker away there is nothing else to be done for this container. What
@@ -123,7 +129,12 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
             }
             Err(error) => error,
         };
-        let engine_gone = matches!(&error, SettleError::Docker(error) if error.engine_gone());
+        let engine_gone = match &error {
+            // Docker may hang on one container alone.
+            SettleError::Docker(error) if error.timed_out() => world.docker.info().await.is_err(),
+            SettleError::Docker(error) => error.engine_gone(),
+            _ => false,
+        };
         if engine_gone && matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) {
             // It was the engine that ended it, not its user.
             verdict = Verdict::Unknown;
@@ -132,7 +143,10 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
             verdict = Verdict::Failed(error.to_string());
         }
         docker_died |= engine_gone;
-        tries += u32::from(!engine_gone);
+        tries += match error {
+            SettleError::Missing { .. } => TRIES,
+            _ => u32::from(!engine_gone),
+        };
         if tries >= TRIES || (engine_gone && world.is_stopping()) {
             let why = format!(
                 "cannot finish now, it is tried again when Docker is back, within the hour, and at the next start of dbssl: {error}; the former container is called {} or {}, and its data is in its volumes",
@@ -151,7 +165,8 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
 
 /// Whether one of the two containers is seen to run.
 async fn runs(docker: &Docker, operation: &Operation) -> bool {
-    let (old, successor) = tokio::join!(docker.inspect(operation.old.as_str()), successor(docker, operation));
+    let (old, successor) =
+        tokio::join!(docker.inspect(operation.old.as_str()), successor(docker, operation, false));
     [old, successor]
         .into_iter()
         .any(|found| found.is_ok_and(|found| found.is_some_and(|found| found.running())))
@@ -220,12 +235,21 @@ async fn settle(
     let docker = &world.docker;
     let old = docker.inspect(operation.old.as_str()).await?;
     if operation.kind == Kind::Restart {
-        return restarted(docker, operation, old).await;
+        return restarted(world, operation, old).await;
     }
     if *verdict == Verdict::Unknown && !journal.has_announced(Phase::PolicyOff) {
         return Ok(Settled::Abandoned { why: "nothing had been done yet".into() });
     }
-    let successor = successor(docker, operation).await?;
+    // Tools that make a container anew copy its labels.
+    let by_its_user = matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved);
+    if let (true, Some(old)) = (by_its_user, &old)
+        && let Some(copy) = copied(docker, operation).await?
+    {
+        // What it copied is the policy of one that is being tried.
+        docker.set_restart_policy(copy.id(), operation.restart_policy()).await?;
+        return replaced(world, old, &copy).await;
+    }
+    let successor = successor(docker, operation, by_its_user).await?;
     let (mut proved, mut why) = match verdict {
         Verdict::Proved => (true, String::new()),
         Verdict::Failed(why) => (false, why.clone()),
@@ -267,7 +291,7 @@ async fn settle(
             roll_back(world, operation, journal, successor.as_ref(), &old, why, start).await
         }
         _ if matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) => Ok(Settled::Abandoned { why }),
-        _ => without_either(docker, operation, why).await,
+        _ => without_either(world, operation, why).await,
     }
 }
 
@@ -287,7 +311,7 @@ async fn expectation(world: &World, successor: &Inspect) -> Result<Option<Expect
 }
 
 async fn restarted(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     old: Option<Inspect>,
 ) -> Result<Settled, SettleError> {
@@ -295,25 +319,37 @@ async fn restarted(
         return Ok(Settled::Abandoned { why: "it was removed by its user meanwhile".into() });
     };
     if !old.running()
-        && let Some(why) = stays_down(docker, operation, &old).await?
+        && let Some(why) = stays_down(world, operation, &old).await?
     {
         return Ok(Settled::Abandoned { why });
     }
-    docker.start(old.id()).await?;
+    world.docker.start(old.id()).await?;
     Ok(Settled::Committed { interruption: None })
 }
 
 /// Whether nobody may start the container, since another one runs on its data by now, and why: not even after a reboot
-/// may it run beside that one. Only asked of one that does not run.
+/// may it run beside that one. What takes a backup ends, and is waited for. Only asked of one that does not run.
 async fn stays_down(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     container: &Inspect,
 ) -> Result<Option<String>, SettleError> {
-    let taken = match alone(docker, operation, container).await {
-        Ok(()) => return Ok(None),
-        Err(Abort::Docker(error)) => return Err(error.into()),
-        Err(taken) => taken,
+    let (docker, since) = (&world.docker, Instant::now());
+    let mut waits = false;
+    let taken = loop {
+        let taken = match alone(docker, operation, container).await {
+            Ok(()) => return Ok(None),
+            Err(Abort::Docker(error)) => return Err(error.into()),
+            Err(taken) => taken,
+        };
+        if since.elapsed() >= LONGEST_BACKUP || world.is_stopping() {
+            break taken;
+        }
+        if !waits {
+            warn!(container = %operation.name, why = %taken, "it cannot be started beside that: waiting for the other one to end");
+            waits = true;
+        }
+        tokio::time::sleep(PAUSES.1).await;
     };
     docker.set_restart_policy(container.id(), &no_restarts()).await?;
     error!(container = %operation.name, why = %taken, "it is kept, stopped and with the restart policy no: look which of the two is to run");
@@ -339,7 +375,7 @@ async fn commit(
     }
     let mut down = None;
     if has_ended(docker, successor.id(), operation.begun, unseen).await? {
-        down = stays_down(docker, operation, successor).await?;
+        down = stays_down(world, operation, successor).await?;
         if down.is_none() {
             docker.start(successor.id()).await?;
         }
@@ -404,22 +440,26 @@ async fn roll_back(
     // It may never have been stopped.
     let now = docker.inspect(old.id().as_str()).await?;
     if !now.is_some_and(|now| now.running())
-        && let Some(down) = stays_down(docker, operation, old).await?
+        && let Some(down) = stays_down(world, operation, old).await?
     {
         return Ok(Settled::Abandoned { why: format!("{why}; {down}") });
     }
     docker.set_restart_policy(old.id(), operation.restart_policy()).await?;
-    docker.start(old.id()).await?;
-    crash::point("old-started");
-    stays_up(docker, old.id()).await?;
+    start_again(docker, old.id()).await?;
     Ok(Settled::RolledBack { why })
 }
 
-/// What was started has not ended at once.
-async fn stays_up(docker: &Docker, id: &ContainerId) -> Result<(), SettleError> {
+/// Starts it, and sees whether it stays up, or ends at its user's word.
+async fn start_again(docker: &Docker, id: &ContainerId) -> Result<(), SettleError> {
+    let since = clock::now();
+    docker.start(id).await?;
+    crash::point("old-started");
     tokio::time::sleep(STAYS_UP).await;
     match docker.inspect(id.as_str()).await? {
         Some(started) if !started.running() && started.state() != State::Restarting => {
+            if docker.was_stopped(id, since, clock::now()).await? {
+                return Ok(());
+            }
             Err(SettleError::EndedAgain(started.exit_code()))
         }
         _ => Ok(()),
@@ -498,9 +538,18 @@ async fn release_brake(docker: &Docker, old: &Inspect) -> Result<(), SettleError
     Ok(())
 }
 
-/// The successor, by its label: a user may have renamed it.
-async fn successor(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, DockerError> {
+/// The successor, by its label: a user may have renamed it. `itself`: nothing else that carries it.
+async fn successor(
+    docker: &Docker,
+    operation: &Operation,
+    itself: bool,
+) -> Result<Option<Inspect>, DockerError> {
     let listed = docker.list(&format!("{OPERATION_LABEL}={}", operation.id)).await?;
-    let Some(listed) = listed.into_iter().find(|listed| listed.id != operation.old) else { return Ok(None) };
-    docker.inspect(listed.id.as_str()).await
+    let mut ids: Vec<_> =
+        listed.into_iter().map(|listed| listed.id).filter(|id| *id != operation.old).collect();
+    if let Some(made) = operation.made.as_ref().filter(|made| itself || ids.contains(made)) {
+        ids.retain(|id| id == made);
+    }
+    let Some(id) = ids.first() else { return Ok(None) };
+    docker.inspect(id.as_str()).await
 }

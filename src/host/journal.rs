@@ -51,6 +51,9 @@ pub struct Operation {
     /// it is started.
     #[serde(default)]
     pub sharers: Vec<ContainerId>,
+    /// The successor, once Docker has made it. After a crash only its label tells it.
+    #[serde(skip)]
+    pub made: Option<ContainerId>,
     /// The old container as it was, in Docker's own JSON.
     pub inspect: Value,
 }
@@ -59,6 +62,11 @@ impl Operation {
     /// The old container's name while its successor is being tried.
     pub fn parked_name(&self) -> String {
         format!("{}{PARKED}", self.name)
+    }
+
+    /// What it is called in the journal.
+    pub fn file_name(&self) -> String {
+        format!("{}.jsonl", self.id)
     }
 
     /// The network that there is not, which keeps the parked container from being started.
@@ -136,7 +144,7 @@ impl Journal {
     /// Records that an operation begins. On disk when this returns.
     pub fn begin(folder: &Path, operation: &Operation) -> Result<Self, JournalError> {
         make_folder(folder)?;
-        let path = folder.join(format!("{}.jsonl", operation.id));
+        let path = folder.join(operation.file_name());
         let fail = |what| failure(what, &path);
         let file = OpenOptions::new()
             .append(true)
@@ -310,6 +318,7 @@ mod tests {
             begun: OffsetDateTime::UNIX_EPOCH,
             data_directory: "/data".into(),
             sharers: vec!["b".repeat(64).parse().unwrap()],
+            made: None,
             inspect: json!({ "HostConfig": { "RestartPolicy": { "Name": "always" } } }),
         }
     }

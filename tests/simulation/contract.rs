@@ -115,6 +115,7 @@ async fn its_life(ground: &Ground<'_>, one: &ContainerId) {
         !docker.was_signalled(one, again.started_at().unwrap()).await.unwrap(),
         "that was its former process"
     );
+    assert!(!docker.was_stopped(one, before, until()).await.unwrap(), "it was started since");
     docker.stop(one, 10).await.unwrap();
 }
 

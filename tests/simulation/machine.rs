@@ -228,15 +228,15 @@ impl Machine {
 
     /// As the real one answers it: what happened before the daemon started is not known.
     pub fn was_stopped(&self, id: &str, since: OffsetDateTime) -> bool {
-        let mut start_seen = false;
-        self.log.iter().filter(|(_, container, _)| container == id).any(|(at, _, action)| match *action {
-            "start" => {
-                start_seen = true;
-                false
+        let (mut start_seen, mut stopped) = (false, false);
+        for (at, _, action) in self.log.iter().filter(|(_, container, _)| container == id) {
+            match *action {
+                "start" => (start_seen, stopped) = (true, false),
+                "kill" | "stop" if start_seen && *at >= since => stopped = true,
+                _ => {}
             }
-            "kill" | "stop" => start_seen && *at >= since,
-            _ => false,
-        })
+        }
+        stopped
     }
 
     pub fn was_signalled(&self, id: &str, since: OffsetDateTime) -> bool {

@@ -175,6 +175,64 @@ fn one_that_is_started_as_it_is_renamed_does_not_take_the_databases_place() {
     assert_right(&history);
 }
 
+/// As `docker restart` on a machine that has much to do.
+#[test]
+fn a_slow_restart_in_the_middle_is_no_stop() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::Slow, "always").await;
+        let id = started_successor(shared).await;
+        shared.stop(&id).await.unwrap();
+        sleep(Duration::from_secs(5)).await;
+        shared.start(&id).unwrap();
+        sleep(5 * MINUTE).await;
+        assert_eq!(starts(shared, "db1").0, id);
+    });
+    assert_right(&history);
+}
+
+/// As Portainer and Watchtower do it, which make a container anew from what an inspection says of it.
+#[test]
+fn what_a_tool_makes_of_the_new_container_replaces_it() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::Slow, "always").await;
+        let id = started_successor(shared).await;
+        shared.stop(&id).await.unwrap();
+        let copy = {
+            let mut machine = shared.lock();
+            let made = &machine.containers[&id];
+            let mut body = made.config.clone();
+            body["HostConfig"] = made.host_config.clone();
+            body["NetworkingConfig"] = json!({ "EndpointsConfig": made.networks });
+            machine.remove(&id).unwrap();
+            machine.create("db1", &body).unwrap()
+        };
+        shared.start(&copy).unwrap();
+        sleep(5 * MINUTE).await;
+        assert_eq!(starts(shared, "db1").0, copy);
+    });
+    assert_right(&history);
+}
+
+/// It takes a backup, say, and may have begun just before the database was stopped.
+#[test]
+fn another_that_runs_on_the_data_for_a_while_is_waited_for() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "create", "db1", |shared| {
+            other(shared);
+            Ok(())
+        });
+        sleep(5 * MINUTE).await;
+        crash(shared, "other");
+        let id = starts(shared, "other").0;
+        shared.lock().remove(&id).unwrap();
+        sleep(150 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+    });
+    assert!(said(&history, "waiting for the other one to end"), "{}", told(&history));
+    assert_right(&history);
+}
+
 /// Before the new container is made, before it is started, or when it has ended.
 #[test]
 fn a_prune_in_the_middle_costs_no_database() {
@@ -338,7 +396,7 @@ fn one_that_was_being_restarted_stays_down_while_another_runs_on_the_data() {
             Err(gone("restart"))
         });
         users.another_ca();
-        sleep(65 * MINUTE).await;
+        sleep(80 * MINUTE).await;
         in_its_place(users);
     });
     assert_kept_down(&history);

@@ -3,15 +3,18 @@
 
 use tracing::warn;
 
-use super::{SettleError, Settled, Verdict, announce, clear_away, stays_down, stays_up};
+use super::{
+    SettleError, Settled, Verdict, announce, clear_away, is_dead, replaced::is_of_compose, start_again,
+    stays_down,
+};
 use crate::{
     agent::{
-        redeploy::{Abort, alone, dialect},
+        redeploy::{Abort, alone, dialect, layer_secrets},
         world::World,
     },
     decide::successor::{OPERATION_LABEL, rebuilt},
     host::{
-        docker::Docker,
+        docker::{Docker, DockerError},
         journal::{Journal, Operation, Phase},
     },
     model::{
@@ -20,7 +23,7 @@ use crate::{
     },
 };
 
-/// `old`: what Docker left of it. A successor that ended by itself is no database.
+/// `old`: what Docker left of it. A successor that ended by itself, or that Docker removed by half, is no database.
 pub(super) async fn without_the_old(
     world: &World,
     operation: &Operation,
@@ -31,14 +34,17 @@ pub(super) async fn without_the_old(
     why: String,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
-    let failed = matches!(verdict, Verdict::Failed(_)) && successor.state() == State::Exited;
+    let failed =
+        is_dead(successor) || (matches!(verdict, Verdict::Failed(_)) && successor.state() == State::Exited);
     let settled = match recorded(docker, operation).await? {
         Ok(record) if failed => {
             announce(journal, Phase::RollBack);
+            // They are in its layer alone by now.
+            let secrets = layer_secrets(docker, successor).await?;
             clear_away(world, operation, successor).await?;
-            rebuild(docker, operation, record, why).await?
+            rebuild(docker, operation, record, secrets, why).await?
         }
-        _ => keep(docker, operation, successor, *verdict != Verdict::UserStopped, why).await?,
+        _ => keep(world, operation, successor, *verdict != Verdict::UserStopped, why).await?,
     };
     if let Some(old) = old
         && let Err(error) = docker.remove(old.id()).await
@@ -50,36 +56,43 @@ pub(super) async fn without_the_old(
 
 /// The successor is gone as well.
 pub(super) async fn without_either(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     why: String,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
+    let old = Inspect::new(operation.inspect.clone());
+    if let Some(network) = missing_network(docker, old.ok().as_ref().filter(|old| is_of_compose(old))).await?
+    {
+        return Ok(Settled::Abandoned { why: format!("it was removed with its network {network}") });
+    }
     match recorded(docker, operation).await? {
-        Ok(record) => rebuild(docker, operation, record, why).await,
-        Err(missing) => {
-            Ok(Settled::Down { why: format!("both containers were removed meanwhile, and {missing}") })
+        Ok(record) => rebuild(docker, operation, record, Vec::new(), why).await,
+        Err(what) => {
+            let record = world.roots.journal().join(operation.file_name());
+            Err(SettleError::Missing { what, record })
         }
     }
 }
 
 /// The successor is not proved, but the data needs somebody to serve it. `start`: unless its user stopped it.
 async fn keep(
-    docker: &Docker,
+    world: &World,
     operation: &Operation,
     successor: &Inspect,
     start: bool,
     why: String,
 ) -> Result<Settled, SettleError> {
+    let docker = &world.docker;
     warn!(why, container = %operation.name, "not proved, but the old container is gone: keeping the successor");
     if successor.state() == State::Created {
         furnish(docker, operation, successor.id()).await?;
     }
     if start && !successor.running() {
-        if let Some(down) = stays_down(docker, operation, successor).await? {
+        if let Some(down) = stays_down(world, operation, successor).await? {
             return Ok(Settled::Abandoned { why: format!("{why}; {down}") });
         }
-        docker.start(successor.id()).await?;
-        stays_up(docker, successor.id()).await?;
+        start_again(docker, successor.id()).await?;
     }
     docker.set_restart_policy(successor.id(), operation.restart_policy()).await?;
     Ok(Settled::Kept { why })
@@ -101,26 +114,33 @@ async fn recorded(
             return Ok(Err(format!("the volume {} is gone", mount.name)));
         }
     }
+    // Without one nobody reaches it.
+    if let Some(network) = missing_network(docker, Some(&old)).await? {
+        return Ok(Err(format!("the network {network} is gone")));
+    }
     Ok(Ok((old, image)))
 }
 
-/// Only with all its networks: without one nobody reaches it.
+async fn missing_network(docker: &Docker, old: Option<&Inspect>) -> Result<Option<String>, DockerError> {
+    for attachment in old.map(Inspect::attachments).unwrap_or_default() {
+        if !docker.network_exists(attachment.network).await? {
+            return Ok(Some(attachment.network.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// `secrets`: archives for the folders of its own layer, as [`layer_secrets`] has them.
 async fn rebuild(
     docker: &Docker,
     operation: &Operation,
     (old, image): (Inspect, Image),
+    secrets: Vec<(String, Vec<u8>)>,
     why: String,
 ) -> Result<Settled, SettleError> {
     let begun = docker.inspect(operation.name.as_str()).await?;
     if begun.as_ref().is_some_and(|found| found.label(OPERATION_LABEL) != Some(operation.id.as_str())) {
         return Ok(Settled::Abandoned { why: "its user replaced it meanwhile".into() });
-    }
-    for attachment in old.attachments() {
-        if !docker.network_exists(attachment.network).await? {
-            return Ok(Settled::Abandoned {
-                why: format!("it was removed with its network {}", attachment.network),
-            });
-        }
     }
     match alone(docker, operation, &old).await {
         Ok(()) => {}
@@ -136,7 +156,10 @@ async fn rebuild(
         None => docker.create(operation.name.as_str(), &again.body).await?,
     };
     furnish(docker, operation, &id).await?;
-    docker.start(&id).await?;
+    for (folder, tar) in secrets {
+        docker.put(&id, &folder, tar).await?;
+    }
+    start_again(docker, &id).await?;
     Ok(Settled::RolledBack { why: format!("{why}; the former container was gone, and was built again") })
 }
 

@@ -46,6 +46,21 @@ pub(super) async fn replacement(
     Ok(None)
 }
 
+/// What somebody made of the successor, with all its labels, and under its name.
+pub(super) async fn copied(docker: &Docker, operation: &Operation) -> Result<Option<Inspect>, SettleError> {
+    let found = docker.inspect(operation.name.as_str()).await?;
+    Ok(found.filter(|found| is_labelled(operation, found) && !is_successor(operation, found)))
+}
+
+fn is_labelled(operation: &Operation, found: &Inspect) -> bool {
+    found.label(OPERATION_LABEL) == Some(operation.id.as_str())
+}
+
+/// By its label alone where it is not known what was made.
+fn is_successor(operation: &Operation, found: &Inspect) -> bool {
+    is_labelled(operation, found) && operation.made.as_ref().is_none_or(|made| made == found.id())
+}
+
 /// The old container cannot have its name back.
 pub(super) async fn name_taken(
     world: &World,
@@ -55,7 +70,7 @@ pub(super) async fn name_taken(
     match world.docker.inspect(operation.name.as_str()).await? {
         // Docker reserves a name before there is a container, and our own late successor is not somebody else's.
         None => Err(SettleError::NameInFlux(operation.name.to_string())),
-        Some(other) if other.label(OPERATION_LABEL) == Some(operation.id.as_str()) => {
+        Some(other) if is_successor(operation, &other) => {
             Err(SettleError::NameInFlux(operation.name.to_string()))
         }
         Some(other) => replaced(world, old, &other).await,

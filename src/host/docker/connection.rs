@@ -178,16 +178,16 @@ impl Containers for Connection {
         // All that Docker remembers.
         let mut events = self.past(id, &["start", "kill", "stop"], "1", until);
         let stopped = async {
-            let mut start_seen = false;
+            let (mut start_seen, mut stopped) = (false, false);
             while let Some(event) = events.next().await {
                 let at = event.time_nano.map_or(i128::MAX, i128::from);
                 match event.action.as_deref() {
-                    Some("start") => start_seen = true,
-                    _ if start_seen && at >= since => return Ok(true),
+                    Some("start") => (start_seen, stopped) = (true, false),
+                    _ if start_seen && at >= since => stopped = true,
                     _ => {}
                 }
             }
-            Ok(false)
+            Ok(stopped)
         };
         bounded_by("events", id.short(), CALL, stopped).await
     }

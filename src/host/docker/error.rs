@@ -44,6 +44,10 @@ impl DockerError {
         self.status() == Some(404)
     }
 
+    pub fn timed_out(&self) -> bool {
+        matches!(self.failure, Failure::Timeout(_))
+    }
+
     /// The engine itself cannot be spoken to, so nothing can be said about the object.
     pub fn engine_gone(&self) -> bool {
         matches!(self.failure, Failure::Unreachable(_) | Failure::Timeout(_))

@@ -98,8 +98,8 @@ impl Networks for Connection {
         }
         // An engine that does not: then to one that is removed right afterwards.
         self.create_network(network).await?;
-        self.connect_network(network, id, &nothing).await?;
-        self.remove_network(network).await
+        let connected = self.connect_network(network, id, &nothing).await;
+        self.remove_network(network).await.and(connected)
     }
 
     async fn disconnect_network(&self, network: &str, id: &ContainerId) -> Result<(), DockerError> {
