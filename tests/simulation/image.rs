@@ -62,11 +62,16 @@ pub fn name_of(quirk: Quirk) -> &'static str {
 #[derive(Debug, Default)]
 pub struct Images {
     pulled: BTreeSet<&'static str>,
+    /// All were removed.
+    pub gone: bool,
 }
 
 impl Images {
     /// By name or by id.
     pub fn find(&self, name_or_id: &str) -> Option<Image> {
+        if self.gone {
+            return None;
+        }
         NAMES.into_iter().find_map(|(name, quirk, ids)| {
             let named = || ids[usize::from(self.pulled.contains(name))];
             let id =

@@ -261,6 +261,27 @@ fn a_prune_in_the_middle_costs_no_database() {
     }
 }
 
+/// `docker system prune --all`: the record is kept until there is an image again.
+#[test]
+fn a_pruned_database_whose_image_is_gone_as_well_comes_back_with_it() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "start", "", |shared| {
+            let mut machine = shared.lock();
+            machine.prune();
+            machine.images.gone = true;
+            Ok(())
+        });
+        sleep(30 * MINUTE).await;
+        assert!(shared.lock().upon.is_none() && shared.lock().find("db1").is_none());
+        shared.lock().images.gone = false;
+        sleep(150 * MINUTE).await;
+    });
+    let told_so =
+        said(&history, "DOES NOT RUN") && said(&history, "if nobody wants the database back, remove");
+    assert!(told_so && history.broken.is_empty(), "{}", told(&history));
+}
+
 /// Docker restarts it as the database goes, or it is started again after a reboot.
 #[test]
 fn a_side_car_that_is_started_again_meanwhile_does_not_take_the_data() {

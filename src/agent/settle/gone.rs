@@ -40,7 +40,8 @@ pub(super) async fn without_the_old(
         Ok(record) if failed => {
             announce(journal, Phase::RollBack);
             // They are in its layer alone by now.
-            let secrets = layer_secrets(docker, successor).await?;
+            let secrets =
+                if is_dead(successor) { Vec::new() } else { layer_secrets(docker, successor).await? };
             clear_away(world, operation, successor).await?;
             rebuild(docker, operation, record, secrets, why).await?
         }
