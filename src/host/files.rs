@@ -299,7 +299,7 @@ pub(crate) fn sync_folder_of(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Add bytes to the end of a regular file with one write, which no reader can see half of, and only if all of
+/// Add bytes to the end of a regular file with one write, which no reader sees half of within a page, and only if all of
 /// them fit: otherwise the file is cut back to what it was. The file keeps its inode.
 pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     append_to(open_regular(path, OFlags::WRONLY | OFlags::APPEND)?, path, bytes)
