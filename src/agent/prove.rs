@@ -98,14 +98,14 @@ pub async fn until_proved(
             return Err(if stopped { Unproved::Removed } else { Unproved::Pruned });
         };
         let down = !inspect.running() && !matches!(inspect.state(), State::Created | State::Restarting);
-        if down && looks_down > 0 {
-            let why = ended(world, &inspect, since).await?;
-            // Nobody waits for one that its user stopped, and a restart can take its time.
-            if !matches!(why, Unproved::Stopped) || looks_down == LOOKS_AT_STOPPED {
-                return Err(why);
-            }
-        }
         if down {
+            if looks_down > 0 {
+                let why = ended(world, &inspect, since).await?;
+                // Nobody waits for one that its user stopped, and a restart can take its time.
+                if !matches!(why, Unproved::Stopped) || looks_down == LOOKS_AT_STOPPED {
+                    return Err(why);
+                }
+            }
             // It may be in the gap of a `docker restart`.
             looks_down += 1;
             tokio::time::sleep(DOWN_FOR_GOOD).await;

@@ -39,6 +39,17 @@ pub enum Wants {
     Anything,
 }
 
+impl Wants {
+    /// After its user did what ends in `wanted`, perhaps in the middle of something that the agent does.
+    pub fn then(self, wanted: Self, middle: bool) -> Self {
+        match self {
+            Self::Either | Self::Anything => self,
+            Self::Running | Self::Stopped if middle => Self::Either,
+            Self::Running | Self::Stopped => wanted,
+        }
+    }
+}
+
 /// What is known of the trust bundle and of what was held against it.
 #[derive(Debug, Default)]
 pub struct Truth {

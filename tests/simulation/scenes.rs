@@ -85,6 +85,12 @@ fn crash(shared: &Shared, name: &str) {
     shared.ended(&id, starts, 139);
 }
 
+/// `docker stop`, which goes on by itself.
+fn user_stops(shared: &Shared) {
+    let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
+    tokio::spawn(async move { shared.stop(&id).await });
+}
+
 fn said(history: &History, words: &str) -> bool {
     history.steps.iter().any(|step| step.contains(words))
 }
@@ -127,8 +133,7 @@ fn a_database_that_its_user_is_stopping_is_left_alone() {
             run_database(users, Quirk::None, "always").await;
             upon(shared, "create", "db1.dbssl-rehearsal", |shared| {
                 shared.lock().skew = time::Duration::ZERO;
-                let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
-                tokio::spawn(async move { shared.stop(&id).await });
+                user_stops(shared);
                 Ok(())
             });
             sleep(5 * MINUTE).await;
@@ -146,8 +151,7 @@ fn a_database_that_its_user_stops_as_it_is_parked_stays_stopped() {
     let history = staged(async |shared, users| {
         run_database(users, Quirk::None, "always").await;
         upon(shared, "rename", PARKED, |shared| {
-            let ((id, _), shared) = (starts(shared, "db1"), shared.clone());
-            tokio::spawn(async move { shared.stop(&id).await });
+            user_stops(shared);
             Ok(())
         });
         sleep(5 * MINUTE).await;

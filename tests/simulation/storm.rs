@@ -30,9 +30,9 @@ const HOST: &str = "sim";
 pub fn drop_a_ca(machine: &mut Machine) {
     let ca = Ca::generate("custom", KeyType::P256, time::Duration::days(3650), machine.now()).unwrap();
     let (pem, roots) = (ca.certificate().to_pem(), machine.roots.clone());
+    let new = roots.bundle().with_extension("mine");
     std::fs::create_dir_all(&roots.data).unwrap();
     std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
-    let new = roots.bundle().with_extension("mine");
     std::fs::write(&new, &pem).unwrap();
     std::fs::rename(&new, roots.bundle()).unwrap();
     machine.tell(|| "user: a custom CA".to_owned());
@@ -190,11 +190,7 @@ impl<'a> Users<'a> {
         };
         let what = self.shared.lock().rng.u8(0..6);
         let service = self.services.get_mut(&name).unwrap();
-        let wants = |wanted| match service.wants {
-            Wants::Either | Wants::Anything => service.wants,
-            Wants::Running | Wants::Stopped if middle => Wants::Either,
-            Wants::Running | Wants::Stopped => wanted,
-        };
+        let wants = |wanted| service.wants.then(wanted, middle);
         match what {
             0 => {
                 service.wants = wants(Wants::Stopped);
@@ -282,11 +278,7 @@ impl<'a> Users<'a> {
             }
             let middle = Self::is_in_the_middle(&self.shared.lock(), &name);
             if let Some(service) = self.services.get_mut(&name) {
-                service.wants = match service.wants {
-                    Wants::Running | Wants::Stopped if middle => Wants::Either,
-                    Wants::Running | Wants::Stopped => Wants::Running,
-                    unsure => unsure,
-                };
+                service.wants = service.wants.then(Wants::Running, middle);
             }
             let _ = self.shared.start(&id);
             self.pause(20).await;

@@ -62,18 +62,15 @@ pub(super) async fn without_either(
     why: String,
 ) -> Result<Settled, SettleError> {
     let docker = &world.docker;
-    let old = Inspect::new(operation.inspect.clone());
-    if let Some(network) = missing_network(docker, old.ok().as_ref().filter(|old| is_of_compose(old))).await?
-    {
+    let what = match recorded(docker, operation).await? {
+        Ok(record) => return rebuild(docker, operation, record, Vec::new(), why).await,
+        Err(what) => what,
+    };
+    let of_compose = Inspect::new(operation.inspect.clone()).ok().filter(is_of_compose);
+    if let Some(network) = missing_network(docker, of_compose.as_ref()).await? {
         return Ok(Settled::Abandoned { why: format!("it was removed with its network {network}") });
     }
-    match recorded(docker, operation).await? {
-        Ok(record) => rebuild(docker, operation, record, Vec::new(), why).await,
-        Err(what) => {
-            let record = world.roots.journal().join(operation.file_name());
-            Err(SettleError::Missing { what, record })
-        }
-    }
+    Err(SettleError::Missing { what, record: world.roots.journal().join(operation.file_name()) })
 }
 
 /// The successor is not proved, but the data needs somebody to serve it. `start`: unless its user stopped it.
