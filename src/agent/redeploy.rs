@@ -111,8 +111,13 @@ pub async fn recreate(world: &World, job: Job<'_>) -> Result<Settled, RedeployEr
     rehearse(docker, job.old, &successor).await?;
     let secrets = layer_secrets(docker, job.old).await?;
     goes_on(world, job.old).await?;
-    // What was seen is some time ago. The last question before the journal says that it has begun.
-    let same = |now: &Inspect| now.name() == job.old.name() && differences(job.old.raw(), now).is_empty();
+    // What was seen is some time ago, and of the process that ran then. The last question before the journal says that
+    // it has begun.
+    let same = |now: &Inspect| {
+        now.started_at() == job.old.started_at()
+            && now.name() == job.old.name()
+            && differences(job.old.raw(), now).is_empty()
+    };
     let now = docker.inspect(job.old.id().as_str()).await?;
     if !now.is_some_and(|now| now.state() == State::Running && same(&now)) {
         return Err(RedeployError::Changed);

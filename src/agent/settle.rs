@@ -130,9 +130,7 @@ pub async fn until_settled(world: &World, operation: Operation, journal: Journal
             Err(error) => error,
         };
         let engine_gone = match &error {
-            // Docker may hang on one container alone.
-            SettleError::Docker(error) if error.timed_out() => world.docker.info().await.is_err(),
-            SettleError::Docker(error) => error.engine_gone(),
+            SettleError::Docker(error) => error.engine_gone() && !world.hangs_on_one(error).await,
             _ => false,
         };
         if engine_gone && matches!(verdict, Verdict::UserStopped | Verdict::UserRemoved) {

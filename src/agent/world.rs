@@ -13,7 +13,7 @@ use crate::{
     config::Settings,
     host::{
         castore::{Authority, Rules},
-        docker::{Docker, EngineInfo},
+        docker::{Docker, DockerError, EngineInfo},
         probe::Probe,
     },
     model::{ContainerId, Roots, inspect::Inspect},
@@ -64,6 +64,11 @@ impl World {
             over: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Whether Docker answers, and hangs on one container alone: on whatever was asked about then.
+    pub async fn hangs_on_one(&self, error: &DockerError) -> bool {
+        error.timed_out() && self.docker.info().await.is_ok()
     }
 
     /// Takes the container in hand, by its id, since an operation renames it; `None` if another operation has it.

@@ -235,10 +235,14 @@ pub fn depends_on(other: &Inspect, container: &Inspect) -> bool {
 
 /// Whether `other` lives in a namespace of the container's process, and so loses it with that process.
 pub fn lives_in(other: &Inspect, container: &Inspect) -> bool {
-    ["NetworkMode", "PidMode", "IpcMode"].iter().any(|field| {
-        let value = other.host_config()[field].as_str();
-        value.and_then(|value| value.strip_prefix("container:")).is_some_and(|word| means(word, container))
-    })
+    ["NetworkMode", "PidMode", "IpcMode"]
+        .iter()
+        .any(|field| other.host_config()[field].as_str().is_some_and(|mode| is_of(mode, container)))
+}
+
+/// Whether a mode, as of a network, is to live in the container's: `container:ID`.
+pub fn is_of(mode: &str, container: &Inspect) -> bool {
+    mode.strip_prefix("container:").is_some_and(|word| means(word, container))
 }
 
 /// Whether the word is the container's name, or the beginning of its id.

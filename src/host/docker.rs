@@ -85,6 +85,8 @@ pub struct Listed {
     pub state: String,
     /// What is mounted where, writable or not: host path and path in the container.
     pub mounts: Vec<(String, String)>,
+    /// In Docker's own words: `bridge`, `host`, `container:ID`, a network's name.
+    pub network_mode: String,
 }
 
 /// What the engine says of itself that changes what we do.

@@ -1,9 +1,11 @@
 //! The fake engine's side towards the agent.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dbssl::{
     host::docker::{
-        Containers, DockerError, EngineInfo, Event, Exec, ExecOutput, Inside, Listed, Networks, Node,
+        Containers, DockerError, EngineInfo, Event, Exec, ExecOutput, Failure, Inside, Listed, Networks, Node,
     },
     model::{
         ContainerId,
@@ -13,11 +15,15 @@ use dbssl::{
 use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 use crate::{
     container::Container,
     machine::{Life, Machine, Shared, gone, id_of, refused},
 };
+
+/// How long the agent waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
 pub struct FakeDocker {
@@ -53,18 +59,13 @@ impl FakeDocker {
         effect: impl AsyncFnOnce(&Shared) -> Result<T, DockerError>,
     ) -> Result<T, DockerError> {
         let fate = self.before(call).await?;
-        let upon = {
+        {
             let mut machine = self.machine.lock();
             let what = format!("{call} {}", object.get(..8).filter(|_| object.len() == 64).unwrap_or(object));
             machine.tell(|| format!("  {what}"));
             machine.effects.push(what);
-            machine
-                .upon
-                .take_if(|upon| upon.call == call && (upon.object.is_empty() || upon.object == object))
-        };
-        if let Some(upon) = upon {
-            (upon.happens)(&self.machine)?;
         }
+        self.machine.upon(call, object)?;
         let done = effect(&self.machine).await;
         self.machine.yield_to_others(self.life, call).await;
         match done {
@@ -113,6 +114,7 @@ fn listed(container: &Container, label: &str) -> Option<Listed> {
         labels: labels.as_object()?.iter().map(|(key, value)| (key.clone(), text(value))).collect(),
         state: container.status.word().to_owned(),
         mounts: container.mounts.iter().map(|at| (text(&at["Source"]), text(&at["Destination"]))).collect(),
+        network_mode: text(&container.host_config["NetworkMode"]),
     })
 }
 
@@ -143,6 +145,14 @@ impl Containers for FakeDocker {
     }
 
     async fn inspect(&self, container: &str) -> Result<Option<Inspect>, DockerError> {
+        let hangs = |machine: &Machine| {
+            machine.hangs.is_some_and(|name| machine.find(container).is_some_and(|found| found.name == name))
+        };
+        if hangs(&self.machine.lock()) {
+            sleep(PATIENCE).await;
+            let failure = Failure::Timeout(PATIENCE);
+            return Err(DockerError { call: "inspect", object: container.to_owned(), failure });
+        }
         let inspect = |machine: &mut Machine| Ok(machine.find(container).map(Container::inspect));
         self.ask("inspect", inspect).await
     }

@@ -11,7 +11,7 @@ pub struct Image {
 }
 
 /// For each name the image that it means at first, and the one once it was pulled anew.
-const NAMES: [(&str, Quirk, [&str; 2]); 5] = [
+const NAMES: [(&str, Quirk, [&str; 2]); 6] = [
     (
         "redis:7.0",
         Quirk::None,
@@ -50,6 +50,14 @@ const NAMES: [(&str, Quirk, [&str; 2]); 5] = [
         [
             "sha256:5000000000000000000000000000000000000000000000000000000000000001",
             "sha256:5000000000000000000000000000000000000000000000000000000000000002",
+        ],
+    ),
+    (
+        "redis:7.5",
+        Quirk::OwnTls,
+        [
+            "sha256:6000000000000000000000000000000000000000000000000000000000000001",
+            "sha256:6000000000000000000000000000000000000000000000000000000000000002",
         ],
     ),
 ];

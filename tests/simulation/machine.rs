@@ -50,7 +50,8 @@ pub struct Weather {
     pub drops: u16,
 }
 
-/// What happens as the agent asks for something, before it is done; it may be refused then.
+/// What happens as the agent asks for something, before it is done; it may be refused then. A question to a server is
+/// answered before.
 pub struct Upon {
     pub call: &'static str,
     /// The object's name, or nothing: whatever it is.
@@ -70,6 +71,8 @@ pub struct Machine {
     pub weather: Weather,
     /// Containers whose names end like that Docker refuses to remove.
     pub keeps: Option<&'static str>,
+    /// A container of which Docker tells nothing.
+    pub hangs: Option<&'static str>,
     pub upon: Option<Upon>,
     pub life: Life,
     /// Between one of the agent's lives and the next.
@@ -126,6 +129,7 @@ impl Machine {
             networks: ["bridge", "app", "host"].map(str::to_owned).into(),
             weather: Weather::default(),
             keeps: None,
+            hangs: None,
             upon: None,
             life: Life(0),
             dead: true,
@@ -465,6 +469,15 @@ impl Shared {
         machine.life.0 += 1;
         machine.tell(|| "the agent dies".to_owned());
         self.0.died.notify_one();
+    }
+
+    /// What is to happen upon this call, if anything.
+    pub fn upon(&self, call: &str, object: &str) -> Result<(), DockerError> {
+        let upon = self
+            .lock()
+            .upon
+            .take_if(|upon| upon.call == call && (upon.object.is_empty() || upon.object == object));
+        upon.map_or(Ok(()), |upon| (upon.happens)(self))
     }
 
     /// Whoever is dead does not come back.

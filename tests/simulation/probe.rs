@@ -50,10 +50,12 @@ impl Asks for FakeProbe {
         if self.lost().await {
             return Served::NotReady("no answer in time".to_owned());
         }
-        match self.served(target) {
+        let served = match self.served(target) {
             Ok(chain) => Served::Tls { chain: der(&chain), ready: true },
             Err(why) => Served::Unreachable(why),
-        }
+        };
+        let _ = self.machine.upon("handshake", "");
+        served
     }
 
     async fn verifies(

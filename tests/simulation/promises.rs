@@ -68,6 +68,12 @@ fn name_in(leaf: &Certificate) -> Option<San> {
     leaf.sans().iter().find(|name| matches!(name, San::Dns(_))).cloned()
 }
 
+/// Whether readers find in the bundle what its user wrote, and not yet all that was added behind it: hidden at first.
+fn is_alone(users: &[u8], bundle: &[u8]) -> bool {
+    let added = bundle.strip_prefix(users);
+    added.is_some_and(|added| added.is_empty() || added.windows(10).any(|text| text == b"#----BEGIN"))
+}
+
 /// At every moment: whatever is served verifies against the trust bundle on the disk.
 pub fn hold(machine: &mut Machine) {
     if !machine.truth.known {
@@ -79,7 +85,7 @@ pub fn hold(machine: &mut Machine) {
         }
         machine.truth.known = true;
     }
-    if machine.truth.users.as_ref().is_some_and(|users| *users == machine.truth.bundle) {
+    if machine.truth.users.as_ref().is_some_and(|users| is_alone(users, &machine.truth.bundle)) {
         return;
     }
     machine.truth.users = None;
@@ -87,7 +93,9 @@ pub fn hold(machine: &mut Machine) {
     for container in machine.containers.values().filter(|container| container.is_running()) {
         let Some(server) = &container.server else { continue };
         let Some(leaf) = server.served.first().filter(|_| server.is_ready()) else { continue };
-        if machine.truth.judged.contains(&leaf.fingerprint()) {
+        if machine.truth.judged.contains(&leaf.fingerprint())
+            || server.served == container.image.quirk.serves()
+        {
             continue;
         }
         // Whether it has ended is another matter: nobody renews what while the agent is dead.
@@ -173,9 +181,9 @@ fn service_problems(machine: &Machine, service: &Service, container: &Container)
     if !server.is_ready() {
         wrong.push("it is not ready".to_owned());
     }
-    let tls = service.enabled && service.quirk != Quirk::NoTls;
+    let tls = service.enabled && service.quirk.takes_tls();
     if !tls {
-        if !server.served.is_empty() || server.plaintext_port == 0 {
+        if server.served != service.quirk.serves() || server.plaintext_port == 0 {
             wrong.push("it was changed, and should not have been".to_owned());
         }
         return wrong;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use dbssl::host::docker::DockerError;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     container::Status,
     history::{History, staged},
     image::{self, Images},
     machine::{Shared, Upon, gone, refused},
-    promises::{Service, Wants},
+    promises::{self, Service, Wants},
     server::Quirk,
     storm::Users,
     told,
@@ -120,6 +120,55 @@ fn what_cannot_be_finished_is_told_as_it_is_and_taken_up_again() {
         "{}",
         told(&history)
     );
+    assert_right(&history);
+}
+
+/// Docker waits for a lock of one container, which is being redeployed as the agent is started again.
+#[test]
+fn docker_that_hangs_on_one_container_holds_up_no_other_database() {
+    let history = staged(async |shared, users| {
+        let mut other = Service { volume: "data2".to_owned(), ..service(Quirk::Deaf, "always") };
+        assert!(users.create("db2", &mut other).await);
+        users.services.insert("db2".to_owned(), other);
+        sleep(5 * MINUTE).await;
+        run_database(users, Quirk::None, "always").await;
+        upon(shared, "start", "", |shared| {
+            shared.lock().hangs = Some(PARKED);
+            shared.kill();
+            Ok(())
+        });
+        users.another_ca();
+        sleep(5 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+        assert_eq!(promises::unsettled_one(&shared.lock(), "db2", &users.services["db2"]), [""; 0]);
+        sleep(60 * MINUTE).await;
+        shared.lock().hangs = None;
+        sleep(65 * MINUTE).await;
+    });
+    assert!(said(&history, "the redeploy stays unfinished"), "{}", told(&history));
+    assert_right(&history);
+}
+
+/// A Redis opens the port for TLS just after it was asked there, and both before it is asked on the other.
+#[test]
+fn tls_of_its_own_that_begins_between_two_questions_is_seen() {
+    let history = staged(async |shared, users| {
+        run_database(users, Quirk::OwnTls, "always").await;
+        let before = starts(shared, "db1");
+        let ready = |shared: &Shared, id: &str, at| {
+            shared.lock().containers.get_mut(id).unwrap().server.as_mut().unwrap().ready_at = at;
+        };
+        ready(shared, &before.0, Instant::now() + MINUTE);
+        let id = before.0.clone();
+        upon(shared, "handshake", "", move |shared| {
+            ready(shared, &id, Instant::now());
+            Ok(())
+        });
+        sleep(5 * MINUTE).await;
+        assert!(shared.lock().upon.is_none());
+        assert_eq!(starts(shared, "db1"), before);
+    });
+    assert!(said(&history, "it is left alone") && said(&history, "valid until"), "{}", told(&history));
     assert_right(&history);
 }
 
@@ -492,6 +541,31 @@ fn no_restart_cuts_off_whoever_lives_in_its_network() {
     });
     assert!(said(&history, "a restart could do harm") && said(&history, ": backup;"), "{}", told(&history));
     assert_right(&history);
+}
+
+/// What is to be restarted so that its certificate does not end.
+#[test]
+fn a_container_on_which_docker_hangs_stands_in_the_way_only_if_it_lives_there() {
+    for lives_there in [false, true] {
+        let history = staged(async |shared, users| {
+            run_database(users, Quirk::Deaf, "always").await;
+            sleep(5 * MINUTE).await;
+            let id = side_car(shared, "scratch:/data", "no");
+            if lives_there {
+                let mode = json!("container:db1");
+                shared.lock().containers.get_mut(&id).unwrap().host_config["NetworkMode"] = mode;
+            }
+            shared.lock().hangs = Some("backup");
+            let before = starts(shared, "db1");
+            users.another_ca();
+            sleep(65 * MINUTE).await;
+            assert_eq!(starts(shared, "db1") == before, lives_there);
+            shared.lock().hangs = None;
+            shared.stop(&id).await.unwrap();
+            sleep(65 * MINUTE).await;
+        });
+        assert_right(&history);
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! A database in a container: a Redis as far as the agent can tell.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
-use dbssl::pki::{Certificate, key_matches, read_pem};
+use dbssl::{
+    model::KeyType,
+    pki::{Ca, Certificate, key_matches, read_pem},
+};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 /// What an image's server does otherwise than it should. It never changes for an image.
@@ -17,10 +21,32 @@ pub enum Quirk {
     Refuses,
     /// It takes its time to start.
     Slow,
+    /// Its own configuration turns TLS on, with a certificate from elsewhere.
+    OwnTls,
 }
 
 impl Quirk {
-    pub const ALL: [Self; 5] = [Self::None, Self::NoTls, Self::Deaf, Self::Refuses, Self::Slow];
+    pub const ALL: [Self; 6] = [Self::None, Self::NoTls, Self::Deaf, Self::Refuses, Self::Slow, Self::OwnTls];
+
+    /// Whether it can be given TLS: not where it cannot do it, or does it already.
+    pub fn takes_tls(self) -> bool {
+        !matches!(self, Self::NoTls | Self::OwnTls)
+    }
+
+    /// What it serves of itself.
+    pub fn serves(self) -> &'static [Certificate] {
+        if self == Self::OwnTls { elsewhere() } else { &[] }
+    }
+}
+
+/// A certificate that is not the agent's.
+fn elsewhere() -> &'static [Certificate] {
+    static CHAIN: LazyLock<[Certificate; 1]> = LazyLock::new(|| {
+        let begins = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let ca = Ca::generate("elsewhere", KeyType::P256, time::Duration::days(3650), begins).unwrap();
+        [ca.certificate().clone()]
+    });
+    &*CHAIN
 }
 
 /// A process that runs.
@@ -59,9 +85,11 @@ impl Server {
         quirk: Quirk,
         takes: Duration,
     ) -> Result<Self, i64> {
-        let Options { tls_port, plaintext_port } = options(command);
+        let Options { mut tls_port, plaintext_port } = options(command);
         let mut served = Vec::new();
-        if tls_port.is_some() {
+        if tls_port.is_none() && quirk == Quirk::OwnTls {
+            (tls_port, served) = (Some(6380), elsewhere().to_vec());
+        } else if tls_port.is_some() {
             if quirk == Quirk::NoTls {
                 return Err(1);
             }
@@ -80,7 +108,7 @@ impl Server {
         match self.quirk {
             Quirk::Deaf => true,
             Quirk::Refuses => false,
-            Quirk::None | Quirk::NoTls | Quirk::Slow => match certificates.and_then(load) {
+            Quirk::None | Quirk::NoTls | Quirk::Slow | Quirk::OwnTls => match certificates.and_then(load) {
                 Some(served) => {
                     self.served = served;
                     true

@@ -29,7 +29,9 @@ const HOST: &str = "sim";
 /// A CA of a user's own, with its key, takes the place of whatever `coolify-ca.crt` is.
 pub fn drop_a_ca(machine: &mut Machine) {
     let ca = Ca::generate("custom", KeyType::P256, time::Duration::days(3650), machine.now()).unwrap();
-    let (pem, roots) = (ca.certificate().to_pem(), machine.roots.clone());
+    // What is added behind it goes over the end of a page, or does not.
+    let words = "# ours\n".repeat(machine.rng.usize(0..500));
+    let (pem, roots) = (words + &ca.certificate().to_pem(), machine.roots.clone());
     let new = roots.bundle().with_extension("mine");
     std::fs::create_dir_all(&roots.data).unwrap();
     std::fs::write(roots.custom_key(), ca.key_pem().expose()).unwrap();
@@ -248,9 +250,12 @@ impl<'a> Users<'a> {
             return;
         }
         for down in machine.containers.values().filter(|container| container.is_down()) {
-            let Some(service) = self.services.get_mut(&down.name) else { continue };
-            match machine.works_on(&down.name) {
-                None => drop(self.services.remove(&down.name)),
+            let parked = down.name.strip_suffix(".dbssl-parked");
+            let name = parked.unwrap_or(&down.name);
+            let Some(service) = self.services.get_mut(name) else { continue };
+            match machine.works_on(name) {
+                None if parked.is_some() => {}
+                None => drop(self.services.remove(name)),
                 // Docker itself would not bring back what is pruned as it restarts it.
                 Some("restart") => service.wants = Wants::Anything,
                 Some(_) if service.wants == Wants::Running => {}

@@ -5,7 +5,8 @@
 //! byte, and text between blocks may be torn, as nobody reads it. So a block is hidden by one byte at the beginning of
 //! each of its two marker lines, and shown by the same two bytes; what is written over is hidden before.
 //!
-//! 1. What is to be there is added behind all that is there, by one write.
+//! 1. What is to be there is added behind all that is there: by one write if that stays within a page of the file, as
+//!    Linux shows one that does not in two parts; else hidden, and then shown.
 //! 2. All blocks before it are hidden: they are text now.
 //! 3. It is written over that text, hidden, and then shown: it is there twice.
 //! 4. The second one is hidden and cut off.
@@ -32,10 +33,29 @@ use super::super::{
 const HIDDEN: u8 = b'#';
 const SHOWN: u8 = b'-';
 
+/// Bytes. The smallest there is: where pages are larger, more is hidden than has to be.
+const PAGE: usize = 4096;
+
 /// Make the content `to`, if it is `from` now. `to` ends with a line end. `pause`: longer than anybody needs to read the
 /// file. `false` if it is, or became meanwhile, something else: then somebody else has written it, and has the last word.
 pub(super) fn rewrite(path: &Path, from: &[u8], to: &[u8], pause: Duration) -> Result<bool, FileError> {
     InPlace::open(path, from)?.change(from, to, || clock::rest(pause))
+}
+
+/// Make the content `to`, if it is `found` now: a beginning of `to`, or what [`extend`] left of it when it was cut off.
+/// `false` as for [`rewrite`].
+pub(super) fn extend(path: &Path, found: &[u8], to: &[u8]) -> Result<bool, FileError> {
+    let mut file = InPlace::open(path, found)?;
+    Ok(file.is_untouched()? && file.extend(to)?)
+}
+
+/// Whether `found` is what [`extend`] to `to` leaves if it is cut off while what it added is hidden.
+pub(super) fn is_half_shown(found: &[u8], to: &[u8]) -> bool {
+    let mut shown = found.to_vec();
+    for at in markers(to).into_iter().filter(|at| found.get(*at) == Some(&HIDDEN)) {
+        shown[at] = SHOWN;
+    }
+    shown != found && to.starts_with(&shown)
 }
 
 /// Line ends behind `from`: there has to be room for `to` in front of itself, and it begins with a line.
@@ -112,8 +132,8 @@ impl<'a> InPlace<'a> {
             to.len()..from.len()
         } else {
             let behind = from.len() + room(from, to);
-            self.append(&[&vec![b'\n'; room(from, to)], to].concat())?;
-            if !self.rests(&mut rest)? {
+            let both = [from, &vec![b'\n'; room(from, to)], to].concat();
+            if !self.extend(&both)? || !self.rests(&mut rest)? {
                 return Ok(false);
             }
             self.hide(0..from.len())?;
@@ -147,6 +167,20 @@ impl<'a> InPlace<'a> {
         self.is_untouched()
     }
 
+    /// Make the content `to`, of which it is a beginning; `false` if somebody else has written.
+    fn extend(&mut self, to: &[u8]) -> Result<bool, FileError> {
+        let at = self.content.len();
+        if to.starts_with(&self.content) && at / PAGE == to.len().saturating_sub(1) / PAGE {
+            return self.append(&to[at..]).map(|()| true);
+        }
+        self.append(&hidden(to)[at..])?;
+        if !self.is_untouched()? {
+            return Ok(false);
+        }
+        self.show(to)?;
+        Ok(true)
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
         files::append_to(&self.end, self.path, bytes)?;
         self.content.extend_from_slice(bytes);
@@ -176,7 +210,8 @@ impl<'a> InPlace<'a> {
 
     /// Show the blocks of `text`, which stands in front: each end line before its begin line.
     fn show(&mut self, text: &[u8]) -> Result<(), FileError> {
-        markers(text).into_iter().rev().try_for_each(|at| self.write(&[SHOWN], at))
+        let hidden: Vec<_> = markers(text).into_iter().filter(|at| self.content[*at] == HIDDEN).collect();
+        hidden.into_iter().rev().try_for_each(|at| self.write(&[SHOWN], at))
     }
 
     fn cut(&mut self, length: usize) -> Result<(), FileError> {
@@ -233,6 +268,40 @@ mod tests {
                 assert!(!passes(theirs.as_bytes(), from, to));
             }
         }
+    }
+
+    /// Over the end of a page, which Linux may show in two parts, with the disk full in the middle, or nobody to go on.
+    #[test]
+    fn what_is_added_is_whole_at_each_step_and_can_be_taken_up_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (a, b, c) = (block('A', 3), block('B', 60), block('C', 9));
+        for (from, new) in [(a.clone(), format!("{b}{c}")), (String::new(), format!("{b}{c}{a}"))] {
+            let to = from.clone() + &new;
+            fs::write(&path, &from).unwrap();
+            let mut file = InPlace::open(&path, from.as_bytes()).unwrap();
+            assert!(file.extend(to.as_bytes()).unwrap());
+            assert_eq!(fs::read(&path).unwrap(), to.as_bytes());
+            let added = &file.states[0];
+            let halves = (from.len() + 1..added.len()).step_by(61).map(|length| added[..length].to_vec());
+            let states: Vec<_> = halves.chain(file.states.iter().cloned()).collect();
+            for state in states {
+                let shown = parse(&state);
+                assert!(to.ends_with(&blocks_of(&shown[parse(from.as_bytes()).len()..], [&a, &b, &c])));
+                assert_eq!(is_half_shown(&state, to.as_bytes()), state != to.as_bytes());
+                fs::write(&path, &state).unwrap();
+                assert!(extend(&path, &state, to.as_bytes()).unwrap());
+                assert_eq!(fs::read_to_string(&path).unwrap(), to);
+            }
+            // What somebody wrote.
+            for theirs in [&from, &to, &(from.clone() + &a), &to.replace("-----BEGIN", "# -----BEGIN")] {
+                assert!(!is_half_shown(theirs.as_bytes(), to.as_bytes()), "{theirs}");
+            }
+        }
+    }
+
+    fn blocks_of(letters: &[char], blocks: [&String; 3]) -> String {
+        letters.iter().map(|letter| blocks["ABC".find(*letter).unwrap()].as_str()).collect()
     }
 
     /// As OpenSSL reads: blocks of a begin line and the next end line, an end line alone passed over.

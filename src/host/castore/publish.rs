@@ -41,16 +41,20 @@ impl CaStore {
                     self.record(BEFORE, &bytes)?;
                     bundle.rewrite(&bytes, &recorded)?;
                     true
+                } else if TrustBundle::is_half_added(&bytes, &recorded) {
+                    bundle.extend(&bytes, &recorded)?;
+                    true
                 } else {
                     // Whole certificates may be what somebody wants it to be; a part of one is not.
                     let cut = pki::extendable(&bytes).map_or(true, |held| held.is_empty());
-                    match recorded.strip_prefix(bytes.as_slice()).filter(|_| cut) {
-                        Some(_) if is_young(bundle, now) => {
-                            return Err(CaStoreError::Unfinished(bundle.path().to_owned()));
-                        }
-                        Some(rest) => bundle.append(rest)?,
-                        None => false,
+                    let beginning = cut && bytes != recorded && recorded.starts_with(&bytes);
+                    if beginning && is_young(bundle, now) {
+                        return Err(CaStoreError::Unfinished(bundle.path().to_owned()));
                     }
+                    if beginning {
+                        bundle.extend(&bytes, &recorded)?;
+                    }
+                    beginning
                 }
             }
             // Reported where it matters.

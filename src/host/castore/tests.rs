@@ -220,6 +220,26 @@ fn a_bundle_that_is_gone_or_cut_off_is_completed() {
     }
 }
 
+/// What one write cannot add so that nobody reads half of it is hidden until it is there.
+#[test]
+fn an_addition_that_is_cut_off_while_it_is_hidden_is_finished() {
+    let ssl = OpenSsl::new();
+    let host = Host::new();
+    let theirs = format!("{}{}", "# theirs\n".repeat(400), custom(&ssl, "theirs").to_pem());
+    host.put(&theirs);
+    host.establish();
+    let whole = host.bundle();
+    let added = String::from_utf8(whole[theirs.len()..].to_vec()).unwrap();
+    let half_shown = added.replace("-----BEGIN", "#----BEGIN");
+    let hidden = half_shown.replace("-----END", "#----END");
+    for found in [&hidden[..1], &hidden[..100], &hidden, &half_shown] {
+        fs::write(host.roots.bundle(), format!("{theirs}{found}")).unwrap();
+        let notices = host.establish().notices;
+        assert_eq!(String::from_utf8_lossy(&host.bundle()), String::from_utf8_lossy(&whole));
+        assert!(notices.contains(&Notice::BundleCompleted { path: host.roots.bundle() }));
+    }
+}
+
 #[test]
 fn a_custom_root_without_key_is_kept_and_ours_is_added_behind_it() {
     let ssl = OpenSsl::new();

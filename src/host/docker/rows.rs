@@ -19,6 +19,7 @@ pub(super) struct ListedRow {
     labels: Option<BTreeMap<String, Option<String>>>,
     state: Option<String>,
     mounts: Option<Vec<MountRow>>,
+    host_config: Option<HostConfigRow>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +27,12 @@ pub(super) struct ListedRow {
 struct MountRow {
     source: Option<String>,
     destination: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfigRow {
+    network_mode: Option<String>,
 }
 
 impl ListedRow {
@@ -43,6 +50,7 @@ impl ListedRow {
             mounts: mounts
                 .map(|mount| (mount.source.unwrap_or_default(), mount.destination.unwrap_or_default()))
                 .collect(),
+            network_mode: self.host_config.and_then(|config| config.network_mode).unwrap_or_default(),
         })
     }
 }
@@ -77,12 +85,14 @@ mod tests {
             r#"[{{"Id":"{id}","Names":["/other/db","/db"],"Labels":null,"New":[1]}},
                 {{"Names":["/x"]}}, {{"Id":"{id}","Names":null}},
                 {{"Id":"{id}","Names":["/b"],"Image":"i","State":"exited","Labels":{{"k":"v"}},
+                  "HostConfig":{{"NetworkMode":"app"}},
                   "Mounts":[{{"Type":"bind","Source":"/s","Destination":"/d"}}]}}]"#
         );
         let rows: Vec<ListedRow> = serde_json::from_str(&text).unwrap();
         let listed: Vec<_> = rows.into_iter().filter_map(ListedRow::listed).collect();
         let [plain, full] = listed.as_slice() else { panic!("{listed:?}") };
         assert_eq!((plain.name.as_str(), plain.labels.len(), plain.mounts.len()), ("db", 0, 0));
+        assert_eq!((plain.network_mode.as_str(), full.network_mode.as_str()), ("", "app"));
         assert_eq!(
             (full.image.as_str(), full.state.as_str(), full.labels["k"].as_str()),
             ("i", "exited", "v")
