@@ -178,6 +178,7 @@ impl<'a> InPlace<'a> {
             return Ok(false);
         }
         self.show(to)?;
+        self.sync()?;
         Ok(true)
     }
 
@@ -217,13 +218,15 @@ impl<'a> InPlace<'a> {
     fn cut(&mut self, length: usize) -> Result<(), FileError> {
         let failed = |why: io::Error| FileError::new("cut", self.path, why);
         crash::disk(self.path).map_err(failed)?;
-        rustix::fs::ftruncate(&self.file, length as u64)
-            .and_then(|()| rustix::fs::fsync(&self.file))
-            .map_err(|why| failed(why.into()))?;
+        rustix::fs::ftruncate(&self.file, length as u64).map_err(|why| failed(why.into()))?;
         self.content.truncate(length);
         #[cfg(test)]
         self.states.push(self.content.clone());
-        Ok(())
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        rustix::fs::fsync(&self.file).map_err(|why| FileError::new("sync", self.path, why))
     }
 }
 
