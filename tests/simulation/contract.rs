@@ -2,6 +2,7 @@
 //! one (`tests/live_contract.rs`).
 
 use dbssl::{
+    decide::gates::is_of,
     host::docker::{Docker, DockerError},
     model::{ContainerId, inspect::Inspect},
 };
@@ -48,6 +49,7 @@ fn status<T>(answer: Result<T, DockerError>) -> Option<u16> {
 /// Gives the name of a volume that is left.
 pub async fn is_kept(ground: &Ground<'_>) -> String {
     let one = names_and_labels(ground).await;
+    who_lives_in_it(ground, &one).await;
     its_life(ground, &one).await;
     the_brake(ground, &one).await;
     let volume = volumes(ground).await;
@@ -80,6 +82,24 @@ async fn names_and_labels(ground: &Ground<'_>) -> ContainerId {
     assert!(listed(String::new()).await.contains(&two));
     docker.remove(&two).await.unwrap();
     one
+}
+
+/// The list tells it, and by name as well as by id.
+async fn who_lives_in_it(ground: &Ground<'_>, one: &ContainerId) {
+    let docker = ground.docker;
+    for word in [ground.name("one"), one.to_string()] {
+        let mut body = ground.body("guest");
+        body["HostConfig"]["NetworkMode"] = json!(format!("container:{word}"));
+        body["HostConfig"]["Binds"] = json!([format!("{}:/data", ground.name("one"))]);
+        body["NetworkingConfig"] = json!({});
+        let guest = docker.create(&ground.name("guest"), &body).await.unwrap();
+        let listed = docker.list("").await.unwrap();
+        let mode = |id: &ContainerId| listed.iter().find(|row| row.id == *id).unwrap().network_mode.clone();
+        let host = ground.look(one).await;
+        assert!(is_of(&mode(&guest), &host), "{}", mode(&guest));
+        assert_eq!(mode(one), ground.network);
+        docker.remove(&guest).await.unwrap();
+    }
 }
 
 async fn its_life(ground: &Ground<'_>, one: &ContainerId) {
