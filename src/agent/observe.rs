@@ -350,7 +350,7 @@ async fn before_recreation(world: &World, subject: &mut Subject) -> Result<(), D
         changes = client::without_delivery(changes, &client);
     }
     let listed = world.docker.list("").await?;
-    let dependents = dependents(world, inspect, &listed).await?;
+    let dependents = others(world, inspect, &listed, gates::depends_on, false).await?;
     let data_directory = subject.data_directory();
     let refusals = gates::refusals(gates::Subject {
         inspect,
@@ -394,7 +394,10 @@ pub(super) async fn against_a_restart(world: &World, subject: &Subject) -> Resul
     // One that was lost and made again is what a restart is for.
     let certificates = subject.spec.certificate_directory(&subject.inside.command);
     moved.retain(|mount| mount.destination != certificates);
-    let names = residents(world, inspect).await?;
+    let mut listed = world.docker.list("").await?;
+    listed.retain(|listed| matches!(listed.state.as_str(), "running" | "paused"));
+    // A hang may last for weeks, and a certificate ends.
+    let names = others(world, inspect, &listed, gates::lives_in, true).await?;
     let gone = moved.into_iter().map(Refusal::moved);
     Ok(gone.chain((!names.is_empty()).then_some(Refusal::Dependents { names })).collect())
 }
@@ -410,33 +413,26 @@ fn moved(inspect: &Inspect) -> Vec<Mount> {
     mounts
 }
 
-/// Names of the other containers that live off this one. One look at each, and only before it is recreated: Docker's list
-/// tells whose network a container has, and not whose processes, IPC, volumes or links.
-async fn dependents(world: &World, inspect: &Inspect, listed: &[Listed]) -> Result<Vec<String>, DockerError> {
+/// Names of the other containers that live off this one in such a way. One look at each, and only before it is stopped:
+/// Docker's list tells whose network a container has, and not whose processes, IPC, volumes or links. `urgent`: of one on
+/// which Docker hangs that list has to do.
+async fn others(
+    world: &World,
+    inspect: &Inspect,
+    listed: &[Listed],
+    live_off: fn(&Inspect, &Inspect) -> bool,
+    urgent: bool,
+) -> Result<Vec<String>, DockerError> {
     let mut found = Vec::new();
     for other in listed.iter().filter(|other| other.id != *inspect.id()) {
-        let seen = world.docker.inspect(other.id.as_str()).await?;
-        if seen.is_some_and(|seen| gates::depends_on(&seen, inspect)) {
-            found.push(other.name.to_string());
-        }
-    }
-    Ok(found)
-}
-
-/// Names of the running containers that live in this one: one look at each, and only before it is restarted. Of one on
-/// which Docker hangs its list has to do: that may last for weeks, and a certificate ends.
-async fn residents(world: &World, inspect: &Inspect) -> Result<Vec<String>, DockerError> {
-    let mut found = Vec::new();
-    for other in world.docker.list("").await? {
-        if other.id == *inspect.id() || !matches!(other.state.as_str(), "running" | "paused") {
-            continue;
-        }
-        let lives_in = match world.docker.inspect(other.id.as_str()).await {
-            Ok(seen) => seen.is_some_and(|seen| gates::lives_in(&seen, inspect)),
-            Err(error) if world.hangs_on_one(&error).await => gates::is_of(&other.network_mode, inspect),
+        let lives_off = match world.docker.inspect(other.id.as_str()).await {
+            Ok(seen) => seen.is_some_and(|seen| live_off(&seen, inspect)),
+            Err(error) if urgent && world.hangs_on_one(&error).await => {
+                gates::is_of(&other.network_mode, inspect)
+            }
             Err(error) => return Err(error),
         };
-        if lives_in {
+        if lives_off {
             found.push(other.name.to_string());
         }
     }

@@ -29,9 +29,12 @@ fn service(quirk: Quirk, policy: &'static str) -> Service {
 
 /// `db1`, which is to be enabled.
 async fn run_database(users: &mut Users<'_>, quirk: Quirk, policy: &'static str) {
-    let mut service = service(quirk, policy);
-    assert!(users.create("db1", &mut service).await);
-    users.services.insert("db1".to_owned(), service);
+    run_service(users, "db1", service(quirk, policy)).await;
+}
+
+async fn run_service(users: &mut Users<'_>, name: &str, mut service: Service) {
+    assert!(users.create(name, &mut service).await);
+    users.services.insert(name.to_owned(), service);
 }
 
 /// A database on the same data, which its user wants in place of `db1`; that one shall stay as it is, and stopped.
@@ -127,9 +130,8 @@ fn what_cannot_be_finished_is_told_as_it_is_and_taken_up_again() {
 #[test]
 fn docker_that_hangs_on_one_container_holds_up_no_other_database() {
     let history = staged(async |shared, users| {
-        let mut other = Service { volume: "data2".to_owned(), ..service(Quirk::Deaf, "always") };
-        assert!(users.create("db2", &mut other).await);
-        users.services.insert("db2".to_owned(), other);
+        let other = Service { volume: "data2".to_owned(), ..service(Quirk::Deaf, "always") };
+        run_service(users, "db2", other).await;
         sleep(5 * MINUTE).await;
         let serves = || shared.lock().find("db2").unwrap().server.as_ref().unwrap().served.clone();
         let before = serves();

@@ -7,6 +7,7 @@ use dbssl::{
     host::{
         castore::{CaStore, Rules},
         clock, crash,
+        journal::PARKED,
     },
     model::KeyType,
     pki::Ca,
@@ -250,7 +251,7 @@ impl<'a> Users<'a> {
             return;
         }
         for down in machine.containers.values().filter(|container| container.is_down()) {
-            let parked = down.name.strip_suffix(".dbssl-parked");
+            let parked = down.name.strip_suffix(PARKED);
             let name = parked.unwrap_or(&down.name);
             let Some(service) = self.services.get_mut(name) else { continue };
             match machine.works_on(name) {
